@@ -1,0 +1,1 @@
+//! The HTTP facade of Keywright: it authorises, validates, enqueues and answers.

@@ -1,0 +1,3 @@
+//! Rows of the Keywright database and the queries on them, one file per table.
+
+pub mod types;

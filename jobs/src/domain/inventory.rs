@@ -1,0 +1,94 @@
+//! What a scan observes, in words that fit every cloud.
+//!
+//! An [`Observed`] asset holds metadata only: there is no field in which the value of a secret or a private key could be put.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+pub use keywright_entities::types::{AssetType, ProviderKind};
+
+/// One unit of listing: a kind of asset in one region of one subscription.
+///
+/// A scope is listed by one job at a time, succeeds or fails as a whole, and only a scope that was listed to its last page
+/// may declare assets removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScopeId {
+    /// The provider's region name, or `global` / `local` where the provider has none.
+    pub region: String,
+    /// The asset kind, e.g. `aws.secretsmanager.secret`.
+    pub kind: String,
+}
+
+/// One asset as the provider described it at this moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    pub asset_type: AssetType,
+    /// e.g. `aws.secretsmanager.secret`, `aws.acm.certificate`, `local.file.certificate`, `local.tls.certificate`.
+    pub kind: String,
+    /// The container a person would look in: a vault, a directory, `secretsmanager`.
+    pub vault: String,
+    pub name: String,
+    /// The provider's own stable identifier (an ARN, a path with position); unique within (subscription, region, kind).
+    pub external_id: String,
+    /// `None` where the provider has no such notion.
+    pub enabled: Option<bool>,
+    pub created_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub not_before: Option<DateTime<Utc>>,
+    pub last_rotated_at: Option<DateTime<Utc>>,
+    pub last_accessed_at: Option<DateTime<Utc>>,
+    pub last_changed_at: Option<DateTime<Utc>>,
+    pub tags: BTreeMap<String, String>,
+    pub certificate: Option<CertificateFacts>,
+    /// Everything else the provider says about it, camelCase keys. Never a value.
+    pub attributes: Map<String, Value>,
+}
+
+/// The facts of an X.509 certificate (RFC 5280), as shown to clients under `certificate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateFacts {
+    pub subject: String,
+    pub issuer: String,
+    /// Lower-case hex without separators.
+    pub serial: String,
+    /// DNS names, IP addresses, e-mail addresses and URIs, as text, in the certificate's order.
+    pub sans: Vec<String>,
+    /// `RSA`, `EC`, `Ed25519`, … or the dotted OID of an algorithm we have no name for.
+    pub key_algorithm: String,
+    pub key_bits: Option<u32>,
+    /// e.g. `sha256WithRSAEncryption`, or the dotted OID.
+    pub signature_algorithm: String,
+    /// Lower-case hex SHA-256 of the DER.
+    pub fingerprint_sha256: Option<String>,
+    pub self_signed: Option<bool>,
+    pub is_ca: Option<bool>,
+}
+
+/// Something that could not be read, told instead of dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Where: a file path, an endpoint, an ARN.
+    pub path: String,
+    /// A stable word, e.g. `unreadable`, `invalid_der`, `tls_too_old`.
+    pub code: String,
+    /// One sentence for a person.
+    pub detail: String,
+}
+
+impl Warning {
+    pub fn new(path: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), code: code.to_owned(), detail: detail.into() }
+    }
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    pub assets: Vec<Observed>,
+    pub warnings: Vec<Warning>,
+    /// Where the next page begins; `None` after the last one. Opaque to everybody but the provider that made it.
+    pub next: Option<String>,
+}

@@ -1,0 +1,3 @@
+//! Pure rules: every function here is synchronous and decides by its arguments alone.
+
+pub mod inventory;

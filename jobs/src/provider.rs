@@ -1,0 +1,137 @@
+//! The seam behind which every cloud lives.
+//!
+//! A cloud is a [`Connection`] of small optional traits: `None` means "this cloud cannot", and no method exists only to
+//! return "unsupported". The inventory's type has no method that reads a value.
+
+use crate::domain::inventory::{Page, ProviderKind, ScopeId};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use thiserror::Error;
+
+/// Where and as whom to connect: what a subscription says, without any secret in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub provider: ProviderKind,
+    /// The provider's own id of the account, project, subscription or machine.
+    pub external_id: String,
+    /// Regions to look at; empty means every region that is enabled.
+    pub regions: Vec<String>,
+    /// The provider's own object of `subscription.settings`, e.g. `{"roleArn": …}` for aws; an empty object when absent.
+    pub settings: Value,
+    /// `ambient`, `profile` or `assumeRole`.
+    pub auth_mode: String,
+}
+
+/// Opens connections; one implementation dispatches to the clouds, another is the in-memory cloud of the tests.
+#[async_trait]
+pub trait Providers: Send + Sync {
+    /// Opens `target`. Every request that the connection sends must first pass `gate`.
+    async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError>;
+}
+
+/// One opened cloud.
+pub struct Connection {
+    pub inventory: Box<dyn Inventory>,
+}
+
+/// Reads what exists. Metadata only.
+#[async_trait]
+pub trait Inventory: Send + Sync {
+    /// The scopes that this target has now, in a stable order.
+    async fn scopes(&self) -> Result<Vec<ScopeId>, ProviderError>;
+
+    /// One page of a scope; `page` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// [`ProviderError::PageExpired`] when the provider no longer accepts `page`: list again from the start.
+    async fn list(&self, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError>;
+}
+
+/// Why a provider did not do what it was asked. The text never holds a secret nor the provider's raw reply.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum ProviderError {
+    /// The credential works but lacks a right.
+    #[error("permission denied: {detail}")]
+    Denied {
+        detail: String,
+        /// The provider's name of the missing permission, e.g. `secretsmanager:ListSecrets`.
+        permission: Option<String>,
+    },
+    /// No credential, or one that the provider does not accept.
+    #[error("not authenticated: {detail}")]
+    Unauthenticated { detail: String },
+    /// Too many requests; `retry_after` when the provider said so.
+    #[error("throttled: {detail}")]
+    Throttled { detail: String, retry_after: Option<Duration> },
+    /// It may work later: a connection problem, a time-out, a 5xx.
+    #[error("temporarily unavailable: {detail}")]
+    Unavailable { detail: String },
+    /// The page token is no longer accepted.
+    #[error("the page token expired")]
+    PageExpired,
+    /// Asking again will not help.
+    #[error("{code}: {detail}")]
+    Rejected {
+        /// A stable word of ours, e.g. `invalid_settings`, `address_refused`, `unexpected_reply`.
+        code: String,
+        detail: String,
+    },
+    /// The attempt may not go on: its lease is lost, it was canceled, or the process is stopping.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a gate did not let a request through.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Stopped {
+    /// Another worker holds the job now: no call, no write.
+    #[error("the lease of this attempt is lost")]
+    LeaseLost,
+    #[error("the job is canceled")]
+    Canceled,
+    #[error("the job is paused")]
+    Paused,
+    #[error("the job ran past its deadline")]
+    DeadlineExceeded,
+    #[error("the worker is shutting down")]
+    Shutdown,
+}
+
+type GateFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send + 'a>>;
+
+/// What decides whether an attempt may send one more request.
+pub trait Pass: Send + Sync {
+    fn pass(&self) -> GateFuture<'_>;
+}
+
+/// Stands immediately before every request that is handed to an HTTP client or a socket.
+///
+/// It waits while the lease is in doubt and refuses once it is lost, so that a frozen or cut-off worker sends at most the one
+/// request that it had already handed over.
+#[derive(Clone)]
+pub struct Gate(Arc<dyn Pass>);
+
+impl Gate {
+    pub fn new(pass: Arc<dyn Pass>) -> Self {
+        Self(pass)
+    }
+
+    /// A gate that is always open: for tools and tests that run outside a job.
+    pub fn open() -> Self {
+        struct Open;
+        impl Pass for Open {
+            fn pass(&self) -> GateFuture<'_> {
+                Box::pin(std::future::ready(Ok(())))
+            }
+        }
+        Self(Arc::new(Open))
+    }
+
+    /// # Errors
+    /// [`Stopped`] when the attempt must end here.
+    pub async fn pass(&self) -> Result<(), Stopped> {
+        self.0.pass().await
+    }
+}

@@ -1,0 +1,1 @@
+//! Schema of the Keywright database: one code for SQLite and PostgreSQL, up and down.

@@ -1,0 +1,1 @@
+//! Support for the integration tests in `it/`, and the driver behind `./just up`.

@@ -1,0 +1,3 @@
+//! The process that touches clouds: it claims Keywright's jobs and runs them.
+
+pub mod providers;

@@ -1,0 +1,1 @@
+//! The clouds, one folder each, and the one place that dispatches between them.
