@@ -8,3 +8,4 @@
 
 pub mod domain;
 pub mod provider;
+pub mod setup;

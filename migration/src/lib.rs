@@ -1,1 +1,18 @@
 //! Schema of the Keywright database: one code for SQLite and PostgreSQL, up and down.
+//!
+//! A migration that has shipped is never edited; a change is a new file with a later timestamp, added to the list below.
+
+pub use sea_orm_migration::prelude::*;
+
+mod columns;
+mod m20261124_000001_jobs;
+mod m20261124_000002_inventory;
+
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261124_000001_jobs::Migration), Box::new(m20261124_000002_inventory::Migration)]
+    }
+}

@@ -1,0 +1,64 @@
+//! The database's clock: the one whose word counts for leases, due times, creation and expiry.
+//!
+//! Every process and every worker sees the same clock, whatever its own machine believes.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Shift in milliseconds; only tests set it, to let leases and expiries pass without waiting.
+static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Moves this process's reading of the database clock by `milliseconds`. For tests.
+pub fn set_offset(milliseconds: i64) {
+    OFFSET_MS.store(milliseconds, Ordering::SeqCst);
+}
+
+/// SQL for "now plus `milliseconds`" of this database, at the start of the statement.
+///
+/// SQLite keeps times as RFC 3339 text of fixed zone, whose order as text is the order in time.
+pub fn sql(backend: DbBackend, milliseconds: i64) -> String {
+    let shift = milliseconds.saturating_add(OFFSET_MS.load(Ordering::SeqCst));
+    match (backend, shift) {
+        (DbBackend::Sqlite, 0) => "(strftime('%Y-%m-%dT%H:%M:%f','now') || '+00:00')".to_owned(),
+        (DbBackend::Sqlite, _) => {
+            let (sign, abs) = (if shift < 0 { '-' } else { '+' }, shift.unsigned_abs());
+            format!(
+                "(strftime('%Y-%m-%dT%H:%M:%f','now','{sign}{}.{:03} seconds') || '+00:00')",
+                abs / 1000,
+                abs % 1000
+            )
+        }
+        (_, 0) => "statement_timestamp()".to_owned(),
+        _ => format!("(statement_timestamp() + interval '{shift} milliseconds')"),
+    }
+}
+
+/// What the database's clock shows.
+pub async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, DbErr> {
+    let backend = db.get_database_backend();
+    let row = db
+        .query_one_raw(Statement::from_string(backend, format!("SELECT {} AS now", sql(backend, 0))))
+        .await?
+        .ok_or_else(|| DbErr::RecordNotFound("the database did not tell its time".to_owned()))?;
+    if backend == DbBackend::Sqlite {
+        let text: String = row.try_get("", "now")?;
+        return DateTime::parse_from_rfc3339(&text)
+            .map(|time| time.with_timezone(&Utc))
+            .map_err(|error| DbErr::Type(format!("SQLite's clock showed {text}: {error}")));
+    }
+    row.try_get("", "now")
+}
+
+/// Cuts a time to microseconds, which is what both databases keep.
+pub fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
+}
+
+/// A statement in which `{now}` stands for the database's clock.
+pub fn statement<V>(backend: DbBackend, text: &str, values: V) -> Statement
+where
+    V: IntoIterator<Item = Value>,
+{
+    Statement::from_sql_and_values(backend, text.replace("{now}", &sql(backend, 0)), values)
+}

@@ -1,0 +1,213 @@
+//! Opening the database, and the one way to write to it.
+
+use keywright_entities::clock;
+use keywright_migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx::sqlite::SqliteJournalMode,
+    sqlx::sqlite::SqliteSynchronous,
+};
+use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+
+/// How long a statement may wait for SQLite's write lock while another process holds it.
+const SQLITE_BUSY: Duration = Duration::from_secs(30);
+/// How long a caller may wait for a pooled connection before it is told that the database is away.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// The advisory lock that makes concurrent migrations take turns on PostgreSQL.
+const MIGRATION_LOCK: i64 = 0x6b65_7977_7269_6768;
+
+/// A pool of connections and the notice that something was committed.
+#[derive(Clone)]
+pub struct Database {
+    connection: DatabaseConnection,
+    url: Arc<str>,
+    /// SQLite has one writer: the writers of this process queue here, in order, instead of spinning on the file's lock.
+    writer: Option<Arc<Mutex<()>>>,
+    committed: Arc<Notify>,
+}
+
+/// Why a database could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("DATABASE_URL must begin with sqlite:// or postgres://")]
+    Scheme,
+    #[error("the folder {path} of the SQLite file cannot be made: {source}")]
+    Folder { path: String, source: std::io::Error },
+    #[error("the database cannot be opened: {0}")]
+    Database(#[from] DbErr),
+}
+
+impl Database {
+    /// Opens `url` with at most `pool` connections; makes the folder of a SQLite file when it is missing.
+    pub async fn open(url: &str, pool: u32) -> Result<Self, OpenError> {
+        let sqlite = url.starts_with("sqlite:");
+        if !sqlite && !url.starts_with("postgres:") && !url.starts_with("postgresql:") {
+            return Err(OpenError::Scheme);
+        }
+        if sqlite {
+            make_folder(url)?;
+        }
+        let connection = sea_orm::Database::connect(options(url, pool)).await?;
+        Ok(Self {
+            connection,
+            url: url.into(),
+            writer: sqlite.then(|| Arc::new(Mutex::new(()))),
+            committed: Arc::new(Notify::new()),
+        })
+    }
+
+    /// For reading. Writes go through [`Database::begin`].
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.connection
+    }
+
+    pub fn backend(&self) -> DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    /// The address this was opened with, password included: for opening further connections of one's own.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Is notified after each commit of this process.
+    pub fn committed(&self) -> Arc<Notify> {
+        Arc::clone(&self.committed)
+    }
+
+    /// Begins a write. On SQLite it takes the write lock at once, so that a read in it cannot be overtaken.
+    pub async fn begin(&self) -> Result<Write, DbErr> {
+        let turn = match &self.writer {
+            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
+            None => None,
+        };
+        let options = TransactionOptions {
+            access_mode: Some(AccessMode::ReadWrite),
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let options = match self.backend() {
+            DbBackend::Sqlite => TransactionOptions { access_mode: None, ..options },
+            _ => options,
+        };
+        let transaction = self.connection.begin_with_options(options).await?;
+        Ok(Write { transaction, committed: Arc::clone(&self.committed), _turn: turn })
+    }
+
+    /// Brings the schema up to this program's version. Several processes may do so at once.
+    pub async fn migrate(&self) -> Result<(), DbErr> {
+        let write = self.begin().await?;
+        if self.backend() == DbBackend::Postgres {
+            let lock = Statement::from_sql_and_values(
+                DbBackend::Postgres,
+                "SELECT pg_advisory_xact_lock($1)",
+                [MIGRATION_LOCK.into()],
+            );
+            write.execute_raw(lock).await?;
+        }
+        Migrator::up(&write.transaction, None).await?;
+        write.commit().await
+    }
+
+    /// Whether the schema is the one this program was built for: none missing, none from a newer program.
+    pub async fn schema_is_current(&self) -> Result<bool, DbErr> {
+        let applied = match Migrator::get_migration_models(&self.connection).await {
+            Ok(applied) => applied,
+            Err(error) if self.ping().await.is_ok() => {
+                tracing::debug!(%error, "no migration table yet");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let known = Migrator::migrations();
+        Ok(applied.len() >= known.len()
+            && known.iter().all(|migration| applied.iter().any(|row| row.version == migration.name())))
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        clock::now(&self.connection).await.map(|_| ())
+    }
+
+    pub async fn close(self) -> Result<(), DbErr> {
+        self.connection.close().await
+    }
+}
+
+/// A write transaction. Dropped without [`Write::commit`], it leaves no trace.
+pub struct Write {
+    transaction: DatabaseTransaction,
+    committed: Arc<Notify>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Write {
+    /// Makes it durable, then wakes those who wait for news.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        self.transaction.commit().await?;
+        self.committed.notify_one();
+        Ok(())
+    }
+
+    /// Ends it without a trace, now rather than at some later time.
+    pub async fn rollback(self) -> Result<(), DbErr> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Write {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+}
+
+fn options(url: &str, pool: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(pool).acquire_timeout(ACQUIRE).connect_timeout(ACQUIRE).sqlx_logging(false);
+    options.map_sqlx_sqlite_opts(|sqlite| {
+        sqlite
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(SQLITE_BUSY)
+            .foreign_keys(true)
+    });
+    options
+}
+
+fn make_folder(url: &str) -> Result<(), OpenError> {
+    let path = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
+    let path = path.split('?').next().unwrap_or(path);
+    let Some(folder) = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder { path: folder.display().to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn migrates_twice_and_from_two_processes_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/nested/keywright.db", folder.path().display());
+        let (one, two) = (Database::open(&url, 2).await.unwrap(), Database::open(&url, 2).await.unwrap());
+        assert!(!one.schema_is_current().await.unwrap());
+        let (first, second) = tokio::join!(one.migrate(), two.migrate());
+        first.unwrap();
+        second.unwrap();
+        assert!(two.schema_is_current().await.unwrap());
+        Migrator::down(one.reader(), None).await.unwrap();
+        assert!(!one.schema_is_current().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn refuses_other_databases() {
+        assert!(matches!(Database::open("mysql://root@127.0.0.1/x", 1).await, Err(OpenError::Scheme)));
+    }
+}

@@ -1,0 +1,5 @@
+//! What both processes share: configuration, database, clock, identifiers, sealing, telemetry, shutdown.
+
+pub mod clock;
+pub mod database;
+pub mod ids;
