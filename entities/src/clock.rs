@@ -34,6 +34,20 @@ pub fn sql(backend: DbBackend, milliseconds: i64) -> String {
     }
 }
 
+/// SQL for "now plus as many seconds as this integer column says".
+pub fn sql_plus_column(backend: DbBackend, column: &str) -> String {
+    let shift = OFFSET_MS.load(Ordering::SeqCst);
+    match backend {
+        DbBackend::Sqlite => {
+            format!(
+                "(strftime('%Y-%m-%dT%H:%M:%f','now', ({column} + {}) || ' seconds') || '+00:00')",
+                shift as f64 / 1000.0
+            )
+        }
+        _ => format!("({} + {column} * interval '1 second')", sql(backend, 0)),
+    }
+}
+
 /// What the database's clock shows.
 pub async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, DbErr> {
     let backend = db.get_database_backend();

@@ -32,6 +32,8 @@ pub struct Model {
     pub worker_id: Option<Uuid>,
     pub attempt: i32,
     pub max_attempts: i32,
+    /// From the first start to the last end, retries included.
+    pub timeout_seconds: i32,
     pub rescues: i32,
     /// Among open jobs of a kind there is at most one with this key.
     pub unique_key: Option<String>,

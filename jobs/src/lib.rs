@@ -6,6 +6,10 @@
 //! * [`kinds`]: one file per job kind, and the list of them.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
 
+pub mod context;
 pub mod domain;
+pub mod job;
+pub mod kinds;
 pub mod provider;
+pub mod queue;
 pub mod setup;

@@ -45,6 +45,8 @@ fn job_columns() -> Vec<ColumnDef> {
         uuid_null("worker_id"),
         int("attempt", 0),
         int("max_attempts", 5),
+        // from the first start to the last end, retries included
+        int("timeout_seconds", 3600),
         int("rescues", 0),
         text_null("unique_key"),
         text_null("lock_key"),
@@ -113,6 +115,7 @@ fn audit_columns() -> Vec<ColumnDef> {
 const INDICES: &[&str] = &[
     "CREATE INDEX job_due ON job (priority DESC, due_at, id) WHERE due_at IS NOT NULL",
     "CREATE INDEX job_lease ON job (lease_until) WHERE lease_until IS NOT NULL",
+    "CREATE INDEX job_late ON job (deadline_at) WHERE due_at IS NOT NULL AND deadline_at IS NOT NULL",
     "CREATE UNIQUE INDEX job_unique ON job (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL",
     "CREATE UNIQUE INDEX job_lock ON job (lock_key) WHERE lock_key IS NOT NULL AND lease_until IS NOT NULL",
     "CREATE INDEX job_parent ON job (parent_id, created_at, id) WHERE parent_id IS NOT NULL",

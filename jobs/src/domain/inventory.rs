@@ -92,3 +92,89 @@ pub struct Page {
     /// Where the next page begins; `None` after the last one. Opaque to everybody but the provider that made it.
     pub next: Option<String>,
 }
+
+/// Tag keys that name an owner, first match wins, whatever their case.
+const OWNER_KEYS: &[&str] = &["owner", "team", "contact"];
+/// Tag keys that name an environment.
+const ENVIRONMENT_KEYS: &[&str] = &["environment", "env", "stage"];
+
+impl Observed {
+    /// Who looks after it, by its tags.
+    pub fn owner(&self) -> Option<&str> {
+        self.tagged(OWNER_KEYS)
+    }
+
+    /// `production`, `staging`, …, by its tags.
+    pub fn environment(&self) -> Option<&str> {
+        self.tagged(ENVIRONMENT_KEYS)
+    }
+
+    fn tagged(&self, keys: &[&str]) -> Option<&str> {
+        keys.iter().find_map(|key| {
+            self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
+        })
+    }
+}
+
+/// How close to its end an asset is; derived when read, never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Healthy,
+    Warning,
+    Critical,
+    Expired,
+    /// It has no date.
+    Unknown,
+}
+
+/// Days before the end at which an asset becomes `critical` and `warning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    pub critical_days: i64,
+    pub warning_days: i64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { critical_days: 7, warning_days: 30 }
+    }
+}
+
+impl Thresholds {
+    /// The status of something that ends at `expires_at`: both bounds belong to the more urgent side.
+    pub fn status(self, expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Status {
+        match expires_at {
+            None => Status::Unknown,
+            Some(end) if end <= now => Status::Expired,
+            Some(end) if end <= now + chrono::Duration::days(self.critical_days) => Status::Critical,
+            Some(end) if end <= now + chrono::Duration::days(self.warning_days) => Status::Warning,
+            Some(_) => Status::Healthy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Status, Thresholds};
+    use chrono::{DateTime, Duration, Utc};
+
+    #[test]
+    fn bounds_belong_to_the_more_urgent_side() {
+        let now: DateTime<Utc> = "2026-05-20T10:30:00Z".parse().unwrap();
+        let status = |seconds| Thresholds::default().status(Some(now + Duration::seconds(seconds)), now);
+        let day = 86_400;
+        for (seconds, expected) in [
+            (-1, Status::Expired),
+            (0, Status::Expired),
+            (1, Status::Critical),
+            (7 * day, Status::Critical),
+            (7 * day + 1, Status::Warning),
+            (30 * day, Status::Warning),
+            (30 * day + 1, Status::Healthy),
+        ] {
+            assert_eq!(status(seconds), expected, "{seconds} s");
+        }
+        assert_eq!(Thresholds::default().status(None, now), Status::Unknown);
+    }
+}

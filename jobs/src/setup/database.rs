@@ -3,7 +3,7 @@
 use keywright_entities::clock;
 use keywright_migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx::sqlite::SqliteJournalMode,
     sqlx::sqlite::SqliteSynchronous,
 };
@@ -79,10 +79,7 @@ impl Database {
 
     /// Begins a write. On SQLite it takes the write lock at once, so that a read in it cannot be overtaken.
     pub async fn begin(&self) -> Result<Write, DbErr> {
-        let turn = match &self.writer {
-            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
-            None => None,
-        };
+        let turn = self.turn().await;
         let options = TransactionOptions {
             access_mode: Some(AccessMode::ReadWrite),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -94,6 +91,19 @@ impl Database {
         };
         let transaction = self.connection.begin_with_options(options).await?;
         Ok(Write { transaction, committed: Arc::clone(&self.committed), _turn: turn })
+    }
+
+    /// This process's turn to write, for a single statement outside [`Database::begin`]. Only SQLite has turns.
+    pub async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+        match &self.writer {
+            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
+            None => None,
+        }
+    }
+
+    /// Wakes those who wait for news, after a single statement that committed by itself.
+    pub fn announce(&self) {
+        self.committed.notify_one();
     }
 
     /// Brings the schema up to this program's version. Several processes may do so at once.
@@ -163,6 +173,33 @@ impl Deref for Write {
     fn deref(&self) -> &DatabaseTransaction {
         &self.transaction
     }
+}
+
+/// Whether an error is the database being away or busy, so that the same transaction may succeed later.
+pub fn is_transient(error: &DbErr) -> bool {
+    let sqlx = match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return true,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => error,
+        _ => return false,
+    };
+    match &**sqlx {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient_code(&code)),
+        _ => false,
+    }
+}
+
+/// PostgreSQL: connection exceptions (08), serialization failure, deadlock, too many connections, shutdown and start-up (57P);
+/// SQLite: BUSY and LOCKED with their extended codes, and a full or failing disk.
+fn is_transient_code(code: &str) -> bool {
+    const CODES: &[&str] =
+        &["40001", "40P01", "53300", "53100", "57P01", "57P02", "57P03", "5", "6", "13", "261", "517"];
+    code.len() == 5 && code.starts_with("08") || CODES.contains(&code)
 }
 
 fn options(url: &str, pool: u32) -> ConnectOptions {

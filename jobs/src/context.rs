@@ -1,0 +1,93 @@
+//! What an attempt works with.
+
+use crate::{
+    job::JobError,
+    provider::{Gate, Pass, Providers, Stopped},
+    queue::{Lease, row},
+    setup::{
+        clock::Clock,
+        database::{Database, is_transient},
+    },
+};
+use futures::future::BoxFuture;
+use keywright_entities::{clock, job};
+use sea_orm::{DatabaseTransaction, DbBackend, DbErr};
+use serde_json::Value as Json;
+use std::{sync::Arc, time::Duration};
+
+/// The longest pause between two tries to reach a database that is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The world as one attempt sees it.
+pub struct Context {
+    pub database: Database,
+    pub providers: Arc<dyn Providers>,
+    /// For domain decisions; leases and due times go by the database's clock.
+    pub clock: Clock,
+    /// The job as it was claimed.
+    pub job: job::Model,
+    pub lease: Arc<Lease>,
+}
+
+impl Context {
+    /// What every request to a provider must pass.
+    pub fn gate(&self) -> Gate {
+        Gate::new(Arc::clone(&self.lease) as Arc<dyn Pass>)
+    }
+
+    /// Replaces the progress that clients see.
+    pub fn report(&self, phase: &str, completed: u64, total: Option<u64>) {
+        self.lease.report(serde_json::json!({"phase": phase, "completed": completed, "total": total}));
+    }
+
+    /// Runs `work` in a transaction that commits only while the job is ours.
+    ///
+    /// `work` gets the job's row as it is now, locked. It is run again while the database is away or busy: a commit whose
+    /// answer was lost is told apart by what `work` itself wrote to the row (its checkpoint).
+    ///
+    /// # Errors
+    /// [`JobError::Stopped`] when the attempt must end; [`JobError::Retry`] for an error that a repetition does not mend.
+    pub async fn persist<T>(
+        &self,
+        work: impl for<'t> Fn(&'t DatabaseTransaction, job::Model) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync,
+    ) -> Result<T, JobError> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            self.lease.pass().await?;
+            match self.try_persist(&work).await {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => return Err(Stopped::LeaseLost.into()),
+                Err(error) if is_transient(&error) => {
+                    tracing::warn!(job = %self.job.id, %error, "the database is away or busy; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_persist<T>(
+        &self,
+        work: &(impl for<'t> Fn(&'t DatabaseTransaction, job::Model) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync),
+    ) -> Result<Option<T>, DbErr> {
+        let write = self.database.begin().await?;
+        let lock = if self.database.backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+        let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {lock}");
+        let fence = [self.job.id.into(), self.job.epoch.into()];
+        let Some(job) = row(&*write, clock::statement(self.database.backend(), &text, fence)).await? else {
+            return Ok(None);
+        };
+        let done = work(&write, job).await?;
+        write.commit().await?;
+        Ok(Some(done))
+    }
+
+    /// Writes the job's checkpoint and counts, in a transaction of [`Context::persist`].
+    pub async fn save(db: &DatabaseTransaction, job: &job::Model, checkpoint: Json, counts: Json) -> Result<(), DbErr> {
+        use sea_orm::ConnectionTrait;
+        const SAVE: &str = "UPDATE job SET checkpoint = $2, counts = $3, version = version + 1 WHERE id = $1";
+        let values = [job.id.into(), checkpoint.into(), counts.into()];
+        db.execute_raw(clock::statement(db.get_database_backend(), SAVE, values)).await.map(|_| ())
+    }
+}

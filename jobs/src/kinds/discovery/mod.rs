@@ -1,0 +1,45 @@
+//! Discovery: a scan finds out which scopes there are and fans out one listing per scope.
+
+pub mod publish;
+pub mod scan;
+pub mod scope;
+
+use crate::{
+    context::Context,
+    job::JobError,
+    provider::{Connection, ProviderError, Target},
+    queue::outcome::DENIED,
+};
+use keywright_entities::subscription;
+
+/// What a subscription tells a provider.
+pub fn target(subscription: &subscription::Model) -> Target {
+    Target {
+        provider: subscription.provider,
+        external_id: subscription.external_id.clone(),
+        regions: subscription.region_list(),
+        settings: subscription.provider_settings(),
+        auth_mode: subscription.auth_mode.clone(),
+    }
+}
+
+async fn connect(context: &Context, subscription: &subscription::Model) -> Result<Connection, ProviderError> {
+    context.providers.connect(&target(subscription), context.gate()).await
+}
+
+impl From<ProviderError> for JobError {
+    fn from(error: ProviderError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ProviderError::Denied { permission, .. } => Self::Fail { code: DENIED.to_owned(), detail, permission },
+            ProviderError::Unauthenticated { .. } => Self::fail("not_authenticated", detail),
+            ProviderError::Throttled { retry_after, .. } => {
+                Self::Retry { code: "throttled".to_owned(), detail, after: retry_after }
+            }
+            ProviderError::Unavailable { .. } => Self::retry("provider_unavailable", detail),
+            ProviderError::PageExpired => Self::retry("page_expired", detail),
+            ProviderError::Rejected { code, detail } => Self::Fail { code, detail, permission: None },
+            ProviderError::Stopped(stopped) => Self::Stopped(stopped),
+        }
+    }
+}

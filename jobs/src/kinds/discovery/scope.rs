@@ -1,0 +1,103 @@
+//! `discovery.scope`: lists one scope to its last page and publishes each page as it comes.
+
+use super::{connect, publish};
+use crate::{
+    context::Context,
+    domain::inventory::{Page, ScopeId},
+    job::{Done, Job, JobError},
+    provider::{Inventory, ProviderError},
+};
+use chrono::{DateTime, Utc};
+use keywright_entities::{job, subscription};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScopeListing {
+    pub scan: Uuid,
+    pub subscription: Uuid,
+    pub scope: ScopeId,
+}
+
+/// Where a listing stands: a later attempt goes on from here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Pages published so far.
+    pub pages: u64,
+    /// Where the next page begins; `None` before the first and after the last.
+    pub next: Option<String>,
+    /// The last page was published.
+    pub listed: bool,
+    /// When the first page was published, by the database's clock: what was last seen before that is gone when the listing ends.
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl Checkpoint {
+    pub fn of(job: &job::Model) -> Self {
+        job.checkpoint.clone().and_then(|json| serde_json::from_value(json).ok()).unwrap_or_default()
+    }
+}
+
+impl Job for ScopeListing {
+    const KIND: &'static str = "discovery.scope";
+    const TIMEOUT: Duration = Duration::from_secs(12 * 3600);
+
+    async fn run(self, context: &Context) -> Result<Done, JobError> {
+        let Some(subscription) = subscription::by_id(context.database.reader(), self.subscription).await? else {
+            return Err(JobError::fail("subscription_deleted", "the subscription was deleted while it was scanned"));
+        };
+        let connection = connect(context, &subscription).await?;
+        let place = Arc::new(publish::Place {
+            scan: self.scan,
+            job: context.job.id,
+            subscription: subscription.id,
+            provider: subscription.provider,
+            scope: self.scope.clone(),
+        });
+        let checkpoint = Checkpoint::of(&context.job);
+        if !checkpoint.listed {
+            self.list(context, connection.inventory.as_ref(), &place, checkpoint).await?;
+        }
+        publish::remove_unseen(context, &place).await?;
+        Ok(Done::Succeeded)
+    }
+}
+
+impl ScopeListing {
+    /// The next page is on its way while the one before is written.
+    async fn list(
+        &self,
+        context: &Context,
+        inventory: &dyn Inventory,
+        place: &Arc<publish::Place>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), JobError> {
+        let mut number = checkpoint.pages;
+        let mut page = self.first_page(inventory, checkpoint.next.as_deref()).await?;
+        loop {
+            let next = page.next.clone();
+            let (published, following) = tokio::join!(publish::page(context, place, number, page), async {
+                match &next {
+                    Some(token) => inventory.list(&self.scope, Some(token)).await.map(Some),
+                    None => Ok(None),
+                }
+            });
+            let seen = published?;
+            context.report("list", seen, None);
+            number += 1;
+            match following? {
+                Some(following) => page = following,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// A token from an earlier attempt may have expired: then the scope is listed from its start, which publishes nothing twice.
+    async fn first_page(&self, inventory: &dyn Inventory, token: Option<&str>) -> Result<Page, ProviderError> {
+        match inventory.list(&self.scope, token).await {
+            Err(ProviderError::PageExpired) if token.is_some() => inventory.list(&self.scope, None).await,
+            listed => listed,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What the system can be asked to do: one file per kind of job, and here the list of them.
+
+pub mod discovery;
+
+use crate::{
+    context::Context,
+    job::{Done, Job, JobError},
+};
+use discovery::{scan::Scan, scope::ScopeListing};
+use keywright_entities::job;
+use sea_orm::{ConnectionTrait, DbErr};
+
+/// Every kind that this program runs.
+pub const KINDS: &[&str] = &[Scan::KIND, ScopeListing::KIND];
+
+/// The newest payload version of any kind that this program reads.
+pub const PAYLOAD_VERSION: i32 = 1;
+
+/// Runs the claimed job.
+pub async fn run(context: &Context) -> Result<Done, JobError> {
+    match context.job.kind.as_str() {
+        Scan::KIND => decoded::<Scan>(context)?.run(context).await,
+        ScopeListing::KIND => decoded::<ScopeListing>(context)?.run(context).await,
+        other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
+    }
+}
+
+/// What a job's end means beyond its own row, in the transaction that ends it.
+pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    if job.kind == Scan::KIND {
+        discovery::scan::ended(db, job).await?;
+    }
+    Ok(())
+}
+
+/// A payload that cannot be read fails its job and nothing else.
+fn decoded<J: Job>(context: &Context) -> Result<J, JobError> {
+    serde_json::from_value(context.job.payload.clone()).map_err(|error| {
+        let version = context.job.payload_version;
+        JobError::fail("payload_invalid", format!("the payload (version {version}) cannot be read: {error}"))
+    })
+}

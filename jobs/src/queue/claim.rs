@@ -1,0 +1,164 @@
+//! Taking due jobs, and taking back those whose worker is gone.
+
+use super::{outcome, row, rows};
+use crate::setup::database::Database;
+use keywright_entities::{clock, job, types::JobState};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A job whose worker was lost this often, while the database was answering, is not tried again: it may be what kills them.
+pub const MAX_RESCUES: i32 = 3;
+/// How many lapsed leases one transaction takes back.
+const RESCUE_BATCH: u64 = 50;
+
+/// What a worker can run.
+#[derive(Clone, Debug)]
+pub struct Capability {
+    pub worker: Uuid,
+    pub kinds: Vec<&'static str>,
+    /// The newest payload version this program reads; jobs of a newer one wait for a newer worker.
+    pub payload_version: i32,
+    pub labels: Vec<String>,
+    pub lease: Duration,
+}
+
+/// Claims at most `free` due jobs, most urgent first. Claiming raises the epoch and begins a lease.
+pub async fn claim(db: &Database, can: &Capability, free: usize) -> Result<Vec<job::Model>, DbErr> {
+    if free == 0 || can.kinds.is_empty() {
+        return Ok(Vec::new());
+    }
+    if db.backend() == DbBackend::Sqlite && !any(db, "due_at <= {now}").await? {
+        return Ok(Vec::new());
+    }
+    let (text, values) = claim_sql(db.backend(), can, free);
+    let turn = db.turn().await;
+    let claimed = match rows(db.reader(), clock::statement(db.backend(), &text, values)).await {
+        Ok(claimed) => claimed,
+        // another worker took a job with the same lock at the same moment; the next poll sees its lease
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    drop(turn);
+    if !claimed.is_empty() {
+        db.announce();
+    }
+    Ok(claimed)
+}
+
+/// Whether any job meets a condition: a read, so that looking for work does not take SQLite's write lock.
+async fn any(db: &Database, condition: &str) -> Result<bool, DbErr> {
+    let text = format!("SELECT 1 AS found FROM job WHERE {condition} LIMIT 1");
+    Ok(db.reader().query_one_raw(clock::statement(db.backend(), &text, [])).await?.is_some())
+}
+
+/// `due` locks candidates that no other claim has locked; of candidates with one lock key only the first is taken.
+fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = vec![can.worker.into(), can.payload_version.into()];
+    let mut list = |items: &mut dyn Iterator<Item = Value>| {
+        let marks: Vec<String> = items
+            .map(|item| {
+                values.push(item);
+                format!("${}", values.len())
+            })
+            .collect();
+        marks.join(", ")
+    };
+    let kinds = list(&mut can.kinds.iter().map(|kind| Value::from(*kind)));
+    let labels = list(&mut can.labels.iter().map(|label| Value::from(label.as_str())));
+    let labels = if labels.is_empty() { "NULL".to_owned() } else { labels };
+    let lease = clock::sql(backend, millis(can.lease));
+    let deadline = clock::sql_plus_column(backend, "timeout_seconds");
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let text = format!(
+        "WITH due AS (\
+           SELECT id, lock_key, priority, due_at FROM job \
+           WHERE due_at <= {{now}} AND kind IN ({kinds}) AND payload_version <= $2 \
+             AND (worker_label IS NULL OR worker_label IN ({labels})) \
+             AND (lock_key IS NULL OR NOT EXISTS (\
+               SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL)) \
+           ORDER BY priority DESC, due_at, id LIMIT {free} {skip}), \
+         pick AS (SELECT id, ROW_NUMBER() OVER (\
+           PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END ORDER BY priority DESC, due_at, id) AS turn FROM due) \
+         UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
+           worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
+           deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
+         WHERE id IN (SELECT id FROM pick WHERE turn = 1) RETURNING *"
+    );
+    (text, values)
+}
+
+/// Takes back the jobs whose lease lapsed, whoever held it: no leader, no worker row is asked.
+///
+/// The caller has itself reached the database for one whole lease, so that after an outage the holders renew first. Returns
+/// how many were taken back.
+pub async fn rescue(db: &Database) -> Result<usize, DbErr> {
+    if !any(db, "lease_until < {now}").await? {
+        return Ok(0);
+    }
+    let write = db.begin().await?;
+    let skip = if db.backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let text =
+        format!("SELECT * FROM job WHERE lease_until < {{now}} ORDER BY lease_until LIMIT {RESCUE_BATCH} {skip}");
+    let lapsed = rows(&*write, clock::statement(db.backend(), &text, [])).await?;
+    for job in &lapsed {
+        rescue_one(&*write, job).await?;
+    }
+    if lapsed.is_empty() {
+        write.rollback().await?;
+    } else {
+        write.commit().await?;
+    }
+    Ok(lapsed.len())
+}
+
+async fn rescue_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    tracing::warn!(job = %job.id, kind = %job.kind, rescues = job.rescues + 1, "lease lapsed, taking the job back");
+    if job.state == JobState::Canceling {
+        return outcome::end_lapsed(db, job, JobState::Canceled, None).await;
+    }
+    if job.rescues + 1 >= MAX_RESCUES {
+        let reason = outcome::Reason {
+            code: "worker_lost".to_owned(),
+            detail: format!("the worker was lost {MAX_RESCUES} times while it ran this job"),
+            permission: None,
+        };
+        return outcome::end_lapsed(db, job, JobState::Failed, Some(reason)).await;
+    }
+    const BACK: &str = "UPDATE job SET state = 'queued', waiting_for = NULL, due_at = {now}, lease_until = NULL, \
+        worker_id = NULL, epoch = epoch + 1, attempt = attempt - 1, rescues = rescues + 1, version = version + 1 \
+        WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *";
+    let values = [job.id.into(), job.epoch.into()];
+    row(db, clock::statement(db.get_database_backend(), BACK, values)).await.map(|_| ())
+}
+
+const LATE: &str = "due_at IS NOT NULL AND deadline_at IS NOT NULL AND deadline_at < {now}";
+
+/// Ends queued and waiting jobs whose deadline has passed.
+pub async fn expire(db: &Database) -> Result<usize, DbErr> {
+    if !any(db, LATE).await? {
+        return Ok(0);
+    }
+    let write = db.begin().await?;
+    let skip = if db.backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let text = format!("SELECT * FROM job WHERE {LATE} LIMIT {RESCUE_BATCH} {skip}");
+    let late = rows(&*write, clock::statement(db.backend(), &text, [])).await?;
+    for job in &late {
+        let reason = outcome::Reason {
+            code: "deadline_exceeded".to_owned(),
+            detail: format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
+            permission: None,
+        };
+        outcome::end_unheld(&*write, job, JobState::Failed, Some(reason)).await?;
+    }
+    if late.is_empty() {
+        write.rollback().await?;
+    } else {
+        write.commit().await?;
+    }
+    Ok(late.len())
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

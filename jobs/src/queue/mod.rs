@@ -1,0 +1,38 @@
+//! The job engine: delivery and status in one row of our own table, on SQLite and PostgreSQL alike.
+//!
+//! Promises: a job is enqueued with its cause or not at all; it runs at least once and its outcome is recorded once; a worker
+//! that lost its lease writes nothing; a lost worker's jobs are run by another. The row's `epoch` is the fence: it rises with
+//! every claim, rescue and give-back and never restarts, and every write of an attempt names the epoch it was claimed with.
+//!
+//! * [`enqueue`]: a job row in the caller's transaction
+//! * [`claim`]: due rows for a worker; lapsed leases back to the queue
+//! * [`lease`]: renewing, progress and news of cancellation, on a thread of its own
+//! * [`outcome`]: how attempts end, and how a parent ends with its last child
+//! * [`control`]: cancel
+//! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
+//! * [`backend`]: the face that apalis sees
+
+pub mod backend;
+pub mod claim;
+pub mod control;
+pub mod enqueue;
+pub mod lease;
+pub mod outcome;
+pub mod wait;
+pub mod wake;
+
+pub use enqueue::{Enqueued, NewJob, Requester, enqueue};
+pub use lease::{Held, Lease, Renewer};
+
+use keywright_entities::job;
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};
+
+/// Reads the job rows that a statement returns.
+pub(crate) async fn rows(db: &impl ConnectionTrait, statement: Statement) -> Result<Vec<job::Model>, DbErr> {
+    job::Entity::find().from_raw_sql(statement).all(db).await
+}
+
+/// Reads the at most one job row that a statement returns.
+pub(crate) async fn row(db: &impl ConnectionTrait, statement: Statement) -> Result<Option<job::Model>, DbErr> {
+    job::Entity::find().from_raw_sql(statement).one(db).await
+}
