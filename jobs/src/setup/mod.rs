@@ -1,5 +1,6 @@
 //! What both processes share: configuration, database, clock, identifiers, sealing, telemetry, shutdown.
 
 pub mod clock;
+pub mod config;
 pub mod database;
 pub mod ids;

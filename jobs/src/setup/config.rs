@@ -1,0 +1,249 @@
+//! Configuration: environment over an optional TOML file over defaults, checked as a whole before anything starts.
+//!
+//! [`KEYS`] is the one list of settings; loading, checking, `--check-config` and the table in `docs/OPERATIONS.md` come from
+//! it. `AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS` and `AZURE_*` are read by the clouds' own SDKs, not here.
+
+mod keys;
+mod sources;
+mod values;
+
+pub use keys::{KEYS, Key, UsedBy, markdown_table};
+pub use sources::{Sources, Text};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
+
+use secrecy::SecretString;
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use thiserror::Error;
+use url::Url;
+
+/// The exit code of a process that was started with a wrong configuration.
+pub const EXIT_BAD_CONFIG: u8 = 2;
+
+/// Every setting of Keywright, typed. Its `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read for settings.
+    config_file: Option<PathBuf>,
+    pub database_url: DatabaseUrl,
+    /// Most connections that a process keeps to the database for its work.
+    pub db_pool: u32,
+    pub listen: SocketAddr,
+    /// Where a worker answers `/health`, `/ready` and `/metrics`; `None` = nowhere.
+    pub worker_listen: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    /// The key-encryption key as given; see [`Config::master_key_source`].
+    master_key: Option<SecretString>,
+    master_key_file: Option<PathBuf>,
+    pub admin_password: Option<SecretString>,
+    /// Jobs that a worker runs at once.
+    pub worker_concurrency: usize,
+    pub worker_labels: Vec<String>,
+    /// How long an attempt may go unrenewed before another worker takes the job.
+    pub lease: Duration,
+    /// Requests per minute and principal; `None` = no limit.
+    pub rate_limit_per_minute: Option<u32>,
+    /// Requests per hour and principal; `None` = no limit.
+    pub rate_limit_per_hour: Option<u32>,
+    pub cookie_secure: bool,
+    pub egress_allow: Vec<EgressAllow>,
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`, already checked.
+    pub log: String,
+    pub log_format: LogFormat,
+    pub gcp_endpoint: Option<Url>,
+    pub azure_vault_endpoint: Option<Url>,
+    /// How long a stopping process waits for what is under way before it gives it back.
+    pub shutdown_grace: Duration,
+}
+
+/// What the machine contributes to the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub host_name: String,
+    pub cores: usize,
+}
+
+impl Machine {
+    /// Asks the operating system.
+    pub fn this() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { host_name: sources::host_name(), cores }
+    }
+}
+
+impl Config {
+    /// What holds when nothing is set.
+    pub fn defaults(machine: &Machine) -> Self {
+        Self {
+            config_file: None,
+            database_url: DatabaseUrl::default(),
+            db_pool: 10,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            worker_listen: None,
+            data_dir: PathBuf::from("data"),
+            master_key: None,
+            master_key_file: None,
+            admin_password: None,
+            worker_concurrency: machine.cores.saturating_mul(4).max(1),
+            worker_labels: vec![machine.host_name.clone()],
+            lease: Duration::from_secs(8),
+            rate_limit_per_minute: Some(60),
+            rate_limit_per_hour: Some(1000),
+            cookie_secure: true,
+            egress_allow: Vec::new(),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            gcp_endpoint: None,
+            azure_vault_endpoint: None,
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+
+    /// Where the key-encryption key comes from.
+    pub fn master_key_source(&self) -> MasterKeySource {
+        match (&self.master_key, &self.master_key_file) {
+            (Some(key), _) => MasterKeySource::Given(key.clone()),
+            (None, Some(file)) => MasterKeySource::File(file.clone()),
+            (None, None) => MasterKeySource::Local(self.data_dir.join("master.key")),
+        }
+    }
+}
+
+/// A configuration together with where each value came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    origins: Vec<(&'static Key, Origin)>,
+}
+
+/// Where the value in force was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File,
+    Environment,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+        })
+    }
+}
+
+/// One thing that is wrong, with the setting's name as the operator wrote it. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub name: String,
+    /// What is wrong and what to write instead.
+    pub text: String,
+}
+
+/// Everything that is wrong with a configuration, at once.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}", describe(.0))]
+pub struct ConfigError(pub Vec<Problem>);
+
+fn describe(problems: &[Problem]) -> String {
+    let count = match problems.len() {
+        1 => "one setting is wrong".to_owned(),
+        n => format!("{n} settings are wrong"),
+    };
+    let lines: String = problems.iter().map(|p| format!("  {}: {}\n", p.name, p.text)).collect();
+    format!(
+        "{count}; nothing was started:\n{lines}Correct this and start again; docs/OPERATIONS.md lists every setting."
+    )
+}
+
+impl Loaded {
+    /// Reads this process's environment, and the file that it names with `KEYWRIGHT_CONFIG`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names everything that is wrong; the process ends with [`EXIT_BAD_CONFIG`].
+    pub fn from_process() -> Result<Self, ConfigError> {
+        let (sources, mut problems) = Sources::of_process();
+        match Self::from_sources(&sources, &Machine::this()) {
+            Ok(loaded) => {
+                problems.extend(loaded.unreadable_key_file());
+                if problems.is_empty() { Ok(loaded) } else { Err(ConfigError(problems)) }
+            }
+            Err(ConfigError(more)) => {
+                problems.extend(more);
+                Err(ConfigError(problems))
+            }
+        }
+    }
+
+    /// Decides by its arguments alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every wrong value, every unknown name, and every pair of settings that contradict each other.
+    pub fn from_sources(sources: &Sources, machine: &Machine) -> Result<Self, ConfigError> {
+        let mut config = Config::defaults(machine);
+        let mut problems = sources.unknown();
+        let mut origins = Vec::with_capacity(KEYS.len());
+        for key in KEYS {
+            let given = sources.get(key);
+            origins.push((key, given.as_ref().map_or(Origin::Default, |text| text.origin)));
+            if let Some(text) = given
+                && let Err(wrong) = (key.set)(&mut config, text.value.trim())
+            {
+                problems.push(Problem { name: text.name, text: wrong });
+            }
+        }
+        problems.extend(contradictions(&config, sources));
+        if problems.is_empty() { Ok(Self { config, origins }) } else { Err(ConfigError(problems)) }
+    }
+
+    /// What `--check-config` prints: every setting with the value in force, secrets masked, and where it was given.
+    pub fn report(&self) -> String {
+        let rows: Vec<[String; 3]> = self
+            .origins
+            .iter()
+            .map(|(key, origin)| {
+                let shown = (key.show)(&self.config).unwrap_or_else(|| "(not set)".to_owned());
+                [key.name.to_owned(), shown, origin.to_string()]
+            })
+            .collect();
+        let width =
+            |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+        let (first, second) = (width(0), width(1));
+        rows.iter().map(|[name, shown, origin]| format!("{name:first$}  {shown:second$}  {origin}\n")).collect()
+    }
+
+    fn unreadable_key_file(&self) -> Option<Problem> {
+        let MasterKeySource::File(path) = self.config.master_key_source() else { return None };
+        let wrong = std::fs::File::open(&path).err()?;
+        Some(Problem {
+            name: "KEYWRIGHT_MASTER_KEY_FILE".to_owned(),
+            text: format!("{} cannot be read ({wrong}); name a file that this process may read", path.display()),
+        })
+    }
+}
+
+/// Settings that are right alone but wrong together.
+fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
+    let problem = |name: &str, text: &str| Problem { name: name.to_owned(), text: text.to_owned() };
+    let mut found = Vec::new();
+    if config.master_key.is_some() && config.master_key_file.is_some() {
+        found.push(problem(
+            "KEYWRIGHT_MASTER_KEY",
+            "is given together with KEYWRIGHT_MASTER_KEY_FILE, and only one key can be in force; remove one of the two",
+        ));
+    }
+    // One that was given but is malformed has its own problem already.
+    let given = KEYS.iter().any(|key| key.name.starts_with("KEYWRIGHT_MASTER_KEY") && sources.get(key).is_some());
+    if !given && config.database_url.kind() == DatabaseKind::Postgres {
+        found.push(problem(
+            "KEYWRIGHT_MASTER_KEY",
+            "is required with PostgreSQL, because processes on several machines must share one key; make one with \
+             `openssl rand -base64 32` and give it here or in a file named by KEYWRIGHT_MASTER_KEY_FILE",
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! The one list of settings.
+
+use super::{
+    Config,
+    values::{DatabaseUrl, LogFormat, MASK},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+/// Names the TOML file.
+pub(super) const CONFIG_FILE: &str = "KEYWRIGHT_CONFIG";
+
+/// Which binary acts on a setting. Both accept all of them, so that one environment serves both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedBy {
+    Both,
+    Api,
+    Worker,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// The environment variable.
+    pub name: &'static str,
+    pub meaning: &'static str,
+    /// What holds when it is not given, as a person would say it.
+    pub default: &'static str,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    pub used_by: UsedBy,
+    /// Understands the text; the error says what is wrong and what to write, and repeats nothing secret.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value in force with secrets masked; `None` = not set.
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+impl Key {
+    /// Its name in the TOML file, e.g. `lease_seconds`.
+    pub fn file_name(&self) -> String {
+        self.name.strip_prefix("KEYWRIGHT_").unwrap_or(self.name).to_ascii_lowercase()
+    }
+}
+
+/// Every setting there is, in the order in which they are documented and shown.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: CONFIG_FILE,
+        meaning: "a TOML file with the settings of this table; the environment wins over it",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.config_file, Some(PathBuf::from(text))),
+        show: |c| c.config_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "DATABASE_URL",
+        meaning: "`sqlite://path/keywright.db` or `postgres://user:password@host:5432/database`",
+        default: "sqlite://data/keywright.db",
+        secret: false, // only its password is, and `show` masks that
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.database_url, text.parse::<DatabaseUrl>()?),
+        show: |c| Some(c.database_url.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_DB_POOL",
+        meaning: "most database connections that one process keeps for its work, 2 to 500",
+        default: "10",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.db_pool, number(text, 2..=500)?),
+        show: |c| Some(c.db_pool.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_DATA_DIR",
+        meaning: "directory of everything that is kept on disk, such as the local master key",
+        default: "data",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.data_dir, PathBuf::from(text)),
+        show: |c| Some(c.data_dir.display().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_MASTER_KEY",
+        meaning: "key-encryption key: 32 bytes in base64. Required with PostgreSQL (here or as a file)",
+        default: "with SQLite: made in the data directory as `master.key`, mode 0600",
+        secret: true,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.master_key, Some(master_key(text)?.into())),
+        show: |c| c.master_key.as_ref().map(|_| MASK.to_owned()),
+    },
+    Key {
+        name: "KEYWRIGHT_MASTER_KEY_FILE",
+        meaning: "a file that holds the key-encryption key, instead of `KEYWRIGHT_MASTER_KEY`",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.master_key_file, Some(PathBuf::from(text))),
+        show: |c| c.master_key_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_LISTEN",
+        meaning: "address and port of the API",
+        default: "127.0.0.1:8080",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.listen, parsed(text, "an IP address with a port", "127.0.0.1:8080")?),
+        show: |c| Some(c.listen.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_WORKER_LISTEN",
+        meaning: "address and port of a worker's `/health`, `/ready` and `/metrics`",
+        default: "off",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| {
+            let address = || parsed(text, "an IP address with a port, or off", "127.0.0.1:8081").map(Some);
+            to(&mut c.worker_listen, if text == "off" { None } else { address()? })
+        },
+        show: |c| Some(c.worker_listen.map_or_else(|| "off".to_owned(), |address| address.to_string())),
+    },
+    Key {
+        name: "KEYWRIGHT_ADMIN_PASSWORD",
+        meaning: "password of the first user `admin`; used only while there is no user",
+        default: "one is made and printed once",
+        secret: true,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.admin_password, Some(text.to_owned().into())),
+        show: |c| c.admin_password.as_ref().map(|_| MASK.to_owned()),
+    },
+    Key {
+        name: "KEYWRIGHT_WORKER_CONCURRENCY",
+        meaning: "jobs that one worker runs at once, 1 to 1024",
+        default: "cores × 4",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.worker_concurrency, number(text, 1..=1024)?),
+        show: |c| Some(c.worker_concurrency.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_WORKER_LABELS",
+        meaning: "names of this worker, separated by commas; a local subscription's `settings.local.worker` asks for one",
+        default: "the host name",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.worker_labels, list(text, label)?),
+        show: |c| Some(c.worker_labels.join(",")),
+    },
+    Key {
+        name: "KEYWRIGHT_LEASE_SECONDS",
+        meaning: "how long an attempt may go unrenewed before another worker takes the job, 1 to 3600 s; the same everywhere",
+        default: "8",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.lease, Duration::from_secs(number(text, 1..=3600)?)),
+        show: |c| Some(c.lease.as_secs().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_SHUTDOWN_GRACE_SECONDS",
+        meaning: "how long a stopping process waits for what is under way before it gives it back, 0 to 25 s",
+        default: "10",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.shutdown_grace, Duration::from_secs(number(text, 0..=25)?)),
+        show: |c| Some(c.shutdown_grace.as_secs().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_RATE_LIMIT_PER_MINUTE",
+        meaning: "requests per minute and principal (per address before login); 0 = no limit",
+        default: "60",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.rate_limit_per_minute, limit(text)?),
+        show: |c| Some(c.rate_limit_per_minute.unwrap_or(0).to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_RATE_LIMIT_PER_HOUR",
+        meaning: "requests per hour and principal (per address before login); 0 = no limit",
+        default: "1000",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.rate_limit_per_hour, limit(text)?),
+        show: |c| Some(c.rate_limit_per_hour.unwrap_or(0).to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_COOKIE_SECURE",
+        meaning: "`false` = plain cookie names that browsers also send over http; warned of at start",
+        default: "true",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.cookie_secure, parsed(text, "true or false", "true")?),
+        show: |c| Some(c.cookie_secure.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_EGRESS_ALLOW",
+        meaning: "networks and `host:port`, separated by commas, that user-entered addresses may reach beside public ones",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.egress_allow, list(text, str::parse)?),
+        show: |c| {
+            Some(c.egress_allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).filter(|t| !t.is_empty())
+        },
+    },
+    Key {
+        name: "KEYWRIGHT_LOG",
+        meaning: "log filter in the syntax of `tracing`, e.g. `info,keywright_jobs=debug`",
+        default: "info",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.log, log_filter(text)?),
+        show: |c| Some(c.log.clone()),
+    },
+    Key {
+        name: "KEYWRIGHT_LOG_FORMAT",
+        meaning: "`text` or `json`",
+        default: "text",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.log_format, log_format(text)?),
+        show: |c| {
+            Some(match c.log_format {
+                LogFormat::Text => "text".to_owned(),
+                LogFormat::Json => "json".to_owned(),
+            })
+        },
+    },
+    Key {
+        name: "KEYWRIGHT_GCP_ENDPOINT",
+        meaning: "address to use instead of Google Cloud's own",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.gcp_endpoint, Some(http_url(text)?)),
+        show: |c| c.gcp_endpoint.as_ref().map(ToString::to_string),
+    },
+    Key {
+        name: "KEYWRIGHT_AZURE_VAULT_ENDPOINT",
+        meaning: "address to use instead of Azure Key Vault's own",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.azure_vault_endpoint, Some(http_url(text)?)),
+        show: |c| c.azure_vault_endpoint.as_ref().map(ToString::to_string),
+    },
+];
+
+/// [`KEYS`] as the table of `docs/OPERATIONS.md`.
+pub fn markdown_table() -> String {
+    let row = |key: &Key| {
+        let (name, file, meaning, default) = (key.name, key.file_name(), key.meaning, key.default);
+        let used_by = match key.used_by {
+            UsedBy::Both => "both",
+            UsedBy::Api => "API",
+            UsedBy::Worker => "worker",
+        };
+        format!("| `{name}` | `{file}` | {meaning} | {default} | {used_by} |\n")
+    };
+    let head = "| variable | in the file | meaning | default | used by |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    // The file cannot name itself.
+    head + &KEYS.iter().map(row).collect::<String>().replace("| `config` |", "| – |")
+}
+
+fn to<T>(field: &mut T, value: T) -> Result<(), String> {
+    *field = value;
+    Ok(())
+}
+
+fn parsed<T: FromStr>(text: &str, what: &str, example: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not {what}; write for example {example}"))
+}
+
+fn number<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
+    let wrong = || format!("`{text}` is not a whole number from {} to {}", range.start(), range.end());
+    text.parse().ok().filter(|n| range.contains(n)).ok_or_else(wrong)
+}
+
+fn limit(text: &str) -> Result<Option<u32>, String> {
+    number(text, 0..=1_000_000_000).map(|n| Some(n).filter(|n| *n > 0))
+}
+
+fn list<T>(text: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let items = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    items.map(item).collect()
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let good = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a label: letters, digits, `-`, `_` and `.` only"))
+    }
+}
+
+/// Checks the key's form; the bytes themselves are decoded where they are used, to keep copies few.
+fn master_key(text: &str) -> Result<String, String> {
+    match STANDARD.decode(text).map(zeroize::Zeroizing::new) {
+        Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
+        _ => Err("is not 32 bytes in base64; make one with `openssl rand -base64 32`".to_owned()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(wrong) => {
+            Err(format!("`{text}` is not a log filter ({wrong}); write for example info,keywright_jobs=debug"))
+        }
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("`{text}` is neither text nor json")),
+    }
+}
+
+/// The text is not repeated: an address may carry a password, which is refused.
+fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        Some(url) if url.username().is_empty() && url.password().is_none() => Ok(url),
+        _ => Err("is not an http:// or https:// address without user and password".to_owned()),
+    }
+}

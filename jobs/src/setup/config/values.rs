@@ -1,0 +1,174 @@
+//! The types of settings that are more than a number or a path.
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
+use url::Url;
+
+/// Shown in place of a secret.
+pub(super) const MASK: &str = "***";
+
+/// Where the key-encryption key (32 bytes, base64) is to be taken from.
+#[derive(Clone, Debug)]
+pub enum MasterKeySource {
+    /// Given in the configuration; already checked to be 32 bytes in base64.
+    Given(SecretString),
+    /// A file that holds the base64 text. It must exist.
+    File(PathBuf),
+    /// A file in the data directory, made with mode 0600 when it is not there. SQLite only.
+    Local(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line, for log collectors.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseKind {
+    Sqlite,
+    Postgres,
+}
+
+/// The database's URL. `Debug` and `Display` mask the password.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    url: SecretString,
+    shown: String,
+    kind: DatabaseKind,
+}
+
+impl DatabaseUrl {
+    /// The URL with its password, for the driver only.
+    pub fn expose(&self) -> &str {
+        self.url.expose_secret()
+    }
+
+    pub fn kind(&self) -> DatabaseKind {
+        self.kind
+    }
+
+    /// The file of a SQLite database.
+    pub fn sqlite_path(&self) -> Option<PathBuf> {
+        let rest = self.expose().strip_prefix("sqlite://")?;
+        Some(PathBuf::from(rest.split('?').next().unwrap_or(rest)))
+    }
+
+    fn sqlite(text: &str, path: &str) -> Result<Self, String> {
+        let file = path.split('?').next().unwrap_or(path);
+        if file.is_empty() || file.contains(":memory:") || path.contains("mode=memory") {
+            return Err("names no file, and a database in memory cannot be shared by the API and the workers; write \
+                        sqlite://data/keywright.db"
+                .to_owned());
+        }
+        Ok(Self { url: text.to_owned().into(), shown: text.to_owned(), kind: DatabaseKind::Sqlite })
+    }
+
+    fn postgres(text: &str) -> Result<Self, String> {
+        // The parser's own message would be safe, but not the text: it may hold a password.
+        let mut url = Url::parse(text).map_err(|wrong| {
+            format!(
+                "is not a valid URL ({wrong}); write postgres://user:password@host:5432/database, with special \
+                     characters of the password percent-encoded"
+            )
+        })?;
+        if url.path().len() < 2 {
+            return Err("names no database; add it after the host: postgres://user@host:5432/keywright".to_owned());
+        }
+        let original = url.clone();
+        if url.password().is_some() {
+            // Cannot fail: a URL that has a password can have another.
+            let _ = url.set_password(Some(MASK));
+        }
+        if url.query().is_some() {
+            let hide = |name: &str| matches!(name, "password" | "sslpassword");
+            let pairs = original.query_pairs().map(|(k, v)| if hide(&k) { (k, MASK.into()) } else { (k, v) });
+            url.query_pairs_mut().clear().extend_pairs(pairs);
+        }
+        Ok(Self { url: text.to_owned().into(), shown: url.into(), kind: DatabaseKind::Postgres })
+    }
+}
+
+impl Default for DatabaseUrl {
+    fn default() -> Self {
+        let text = "sqlite://data/keywright.db";
+        Self { url: text.to_owned().into(), shown: text.to_owned(), kind: DatabaseKind::Sqlite }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    /// The error never repeats the text, which may hold a password.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            Self::sqlite(text, path)
+        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            Self::postgres(text)
+        } else {
+            Err("begins with neither sqlite:// nor postgres://, the two databases that Keywright runs on".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({})", self.shown)
+    }
+}
+
+/// An address that user-entered targets may reach although it is not a public one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EgressAllow {
+    Net(IpNet),
+    /// `host` is in lower case; an IPv6 address is without its brackets.
+    HostPort {
+        host: String,
+        port: u16,
+    },
+}
+
+impl FromStr for EgressAllow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is neither a network like 10.0.0.0/8 nor an address like vault.internal:8200");
+        if text.contains('/') {
+            return text.parse().map(Self::Net).map_err(|_| wrong());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|p| *p != 0).ok_or_else(wrong)?;
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(inner) => inner.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            None if is_host_name(host) => host.to_ascii_lowercase(),
+            None => return Err(wrong()),
+        };
+        Ok(Self::HostPort { host, port })
+    }
+}
+
+impl fmt::Display for EgressAllow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) => write!(f, "{net}"),
+            Self::HostPort { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::HostPort { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Letters, digits, `-`, `_` and dots between non-empty parts; also covers IPv4 addresses.
+fn is_host_name(text: &str) -> bool {
+    let part =
+        |p: &str| !p.is_empty() && p.len() <= 63 && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    text.len() <= 253 && text.split('.').all(part)
+}
