@@ -1,3 +1,5 @@
 //! The process that touches clouds: it claims Keywright's jobs and runs them.
 
+pub mod attempt;
 pub mod providers;
+pub mod runner;

@@ -1,3 +1,4 @@
 //! Pure rules: every function here is synchronous and decides by its arguments alone.
 
+pub mod backoff;
 pub mod inventory;

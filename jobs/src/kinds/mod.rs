@@ -25,6 +25,11 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
     }
 }
 
+/// A top-level job starts for the first time, in a transaction of its first attempt.
+pub async fn started(_db: &impl ConnectionTrait, _job: &job::Model) -> Result<(), DbErr> {
+    Ok(())
+}
+
 /// What a job's end means beyond its own row, in the transaction that ends it.
 pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
     if job.kind == Scan::KIND {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::setup::database::Database;
 use apalis_core::{
-    backend::{Backend, BackendConfig},
+    backend::{Backend, BackendConfig, finalize::Ephemeral},
     task::{Task, builder::TaskBuilder},
     worker::context::WorkerContext,
 };
@@ -183,7 +183,7 @@ impl Backend for JobBackend {
 impl BackendConfig for JobBackend {
     type Args = Claimed;
     type Id = uuid::Uuid;
-    type Kind = ();
+    type Kind = Ephemeral;
     type Config = ();
     type Layer = tower_layer::Identity;
 

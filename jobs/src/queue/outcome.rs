@@ -23,7 +23,7 @@ pub struct Reason {
 pub const DENIED: &str = "permission_denied";
 
 /// What becomes of a job after an attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     Ended {
         state: JobState,

@@ -21,3 +21,8 @@ pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
+
+/// A number in 0..1 for spreading things in time; not for secrets.
+pub fn jitter() -> f64 {
+    rand::random()
+}

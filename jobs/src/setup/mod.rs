@@ -4,3 +4,5 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod ids;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,184 @@
+//! One attempt at a claimed job, from its first line in the log to its outcome in the database.
+
+use keywright_entities::types::{JobState, WaitingFor};
+use keywright_jobs::{
+    context::Context,
+    domain::backoff,
+    job::{Done, JobError},
+    kinds,
+    provider::{Providers, Stopped},
+    queue::{
+        Renewer,
+        backend::Claimed,
+        outcome::{self, Outcome, Reason},
+    },
+    setup::{clock::Clock, database::Database, ids},
+};
+use sea_orm::DbErr;
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a canceled or interrupted attempt may take to come to its next gate before it is cut off.
+const UNTIL_CUT: Duration = Duration::from_secs(60);
+const RECORD_PAUSE: Duration = Duration::from_millis(200);
+
+/// What every attempt of a process shares.
+pub struct Attempts {
+    pub database: Database,
+    pub providers: Arc<dyn Providers>,
+    pub clock: Clock,
+    pub renewer: Arc<Renewer>,
+    /// What runs is cut off now and given back.
+    pub cut: CancellationToken,
+}
+
+impl Attempts {
+    /// Runs the job and records what became of it. `false`: the outcome could not be recorded; the lease will lapse.
+    pub async fn run(self: Arc<Self>, claimed: Claimed) -> bool {
+        let job = Arc::clone(&claimed.job);
+        tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt, rescues = job.rescues,
+            request = job.request_id, "job started");
+        let context = Arc::new(Context {
+            database: self.database.clone(),
+            providers: Arc::clone(&self.providers),
+            clock: self.clock.clone(),
+            job: (*job).clone(),
+            lease: Arc::clone(&claimed.lease),
+        });
+        let outcome = match self.first_start(&context).await {
+            Ok(()) => self.supervise(&context).await,
+            Err(error) => decide(&context, Err(error)),
+        };
+        let recorded = match outcome {
+            Some(outcome) => self.record(&context, outcome).await,
+            None => {
+                tracing::warn!(job = %job.id, "the lease was lost; this attempt writes nothing more");
+                true
+            }
+        };
+        self.renewer.let_go(&claimed.lease.held);
+        recorded
+    }
+
+    /// The audit log names the start of a top-level job once.
+    async fn first_start(&self, context: &Context) -> Result<(), JobError> {
+        if context.job.parent_id.is_some() || context.job.attempt > 1 || context.job.rescues > 0 {
+            return Ok(());
+        }
+        context.persist(|db, job| Box::pin(async move { kinds::started(db, &job).await })).await
+    }
+
+    /// The body runs as a task of its own, so that one that blocks its thread or never ends cannot hold up its supervisor.
+    async fn supervise(&self, context: &Arc<Context>) -> Option<Outcome> {
+        let mut body = Body({
+            let context = Arc::clone(context);
+            tokio::spawn(async move { kinds::run(&context).await })
+        });
+        let stopped = tokio::select! {
+            result = &mut body.0 => return decide(context, flatten(result)),
+            stopped = context.lease.stopped() => stopped,
+        };
+        match stopped {
+            Stopped::LeaseLost => None,
+            Stopped::DeadlineExceeded => decide(context, Err(JobError::Stopped(stopped))),
+            Stopped::Canceled | Stopped::Paused | Stopped::Shutdown => {
+                // it ends by itself at its next gate; what it had done by then is kept
+                tokio::select! {
+                    result = &mut body.0 => decide(context, flatten(result)),
+                    () = self.cut.cancelled() => decide(context, Err(JobError::Stopped(stopped))),
+                    () = tokio::time::sleep(UNTIL_CUT) => decide(context, Err(JobError::Stopped(stopped))),
+                }
+            }
+        }
+    }
+
+    /// Writes the outcome, waiting out a database that is away for as long as the job may still be ours.
+    async fn record(&self, context: &Context, outcome: Outcome) -> bool {
+        let held = context.lease.held;
+        tracing::info!(job = %held.id, kind = %context.job.kind, ?outcome, "job attempt ended");
+        let mut outcome = Some(outcome);
+        loop {
+            if context.lease.certain().await.is_err() {
+                return true;
+            }
+            let Some(ours) = outcome.take() else { return false };
+            let again = ours.clone();
+            match self.try_record(context, ours).await {
+                Ok(true) => return true,
+                Ok(false) => {
+                    tracing::warn!(job = %held.id, "the lease was lost before the outcome was written");
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(job = %held.id, %error, "the outcome could not be written; trying again");
+                    outcome = Some(again);
+                    tokio::select! {
+                        () = tokio::time::sleep(RECORD_PAUSE) => {}
+                        () = self.cut.cancelled() => {
+                            tokio::time::sleep(RECORD_PAUSE).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_record(&self, context: &Context, outcome: Outcome) -> Result<bool, DbErr> {
+        let write = self.database.begin().await?;
+        let recorded = outcome::record(&*write, &context.lease.held, outcome).await?;
+        write.commit().await?;
+        Ok(recorded)
+    }
+}
+
+/// Dropping a body cuts it off at its next await.
+struct Body(JoinHandle<Result<Done, JobError>>);
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn flatten(result: Result<Result<Done, JobError>, tokio::task::JoinError>) -> Result<Done, JobError> {
+    result.unwrap_or_else(|error| {
+        let what = if error.is_panic() { "the job panicked" } else { "the job was cut off" };
+        Err(JobError::retry("internal", what))
+    })
+}
+
+/// What becomes of a job whose attempt ended like this; `None` when it is no longer ours.
+fn decide(context: &Context, result: Result<Done, JobError>) -> Option<Outcome> {
+    let job = &context.job;
+    Some(match result {
+        Ok(Done::Succeeded) => Outcome::Ended { state: JobState::Succeeded, reason: None },
+        Ok(Done::FannedOut(children)) => Outcome::FannedOut(children),
+        Err(JobError::Retry { code, detail, after }) => {
+            let reason = Reason { code, detail, permission: None };
+            if job.attempt >= job.max_attempts {
+                failed(reason)
+            } else {
+                let attempt = u32::try_from(job.attempt).unwrap_or(1);
+                Outcome::Retry { reason, after: backoff::after(attempt, ids::jitter(), after) }
+            }
+        }
+        Err(JobError::Snooze { waiting_for, after }) => Outcome::Snooze { waiting_for, after },
+        Err(JobError::Fail { code, detail, permission }) => failed(Reason { code, detail, permission }),
+        Err(JobError::Stopped(Stopped::LeaseLost)) => return None,
+        Err(JobError::Stopped(Stopped::Canceled)) => Outcome::Ended { state: JobState::Canceled, reason: None },
+        Err(JobError::Stopped(Stopped::Paused)) => {
+            Outcome::Snooze { waiting_for: WaitingFor::Pause, after: Duration::ZERO }
+        }
+        Err(JobError::Stopped(Stopped::Shutdown)) => Outcome::GivenBack,
+        Err(JobError::Stopped(Stopped::DeadlineExceeded)) => failed(Reason {
+            code: "deadline_exceeded".to_owned(),
+            detail: format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
+            permission: None,
+        }),
+    })
+}
+
+fn failed(reason: Reason) -> Outcome {
+    Outcome::Ended { state: JobState::Failed, reason: Some(reason) }
+}
