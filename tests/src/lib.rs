@@ -1,1 +1,3 @@
 //! Support for the integration tests in `it/`, and the driver behind `./just up`.
+
+pub mod rig;

@@ -47,20 +47,22 @@ pub struct Observed {
 }
 
 /// The facts of an X.509 certificate (RFC 5280), as shown to clients under `certificate`.
+///
+/// Whoever parsed the certificate knows all of them. A cloud's list knows some: what it does not tell is `None`, never a guess.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateFacts {
-    pub subject: String,
-    pub issuer: String,
+    pub subject: Option<String>,
+    pub issuer: Option<String>,
     /// Lower-case hex without separators.
-    pub serial: String,
+    pub serial: Option<String>,
     /// DNS names, IP addresses, e-mail addresses and URIs, as text, in the certificate's order.
     pub sans: Vec<String>,
     /// `RSA`, `EC`, `Ed25519`, … or the dotted OID of an algorithm we have no name for.
     pub key_algorithm: String,
     pub key_bits: Option<u32>,
     /// e.g. `sha256WithRSAEncryption`, or the dotted OID.
-    pub signature_algorithm: String,
+    pub signature_algorithm: Option<String>,
     /// Lower-case hex SHA-256 of the DER.
     pub fingerprint_sha256: Option<String>,
     pub self_signed: Option<bool>,

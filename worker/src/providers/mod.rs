@@ -1,1 +1,4 @@
 //! The clouds, one folder each, and the one place that dispatches between them.
+
+pub mod aws;
+pub mod http;
