@@ -11,10 +11,12 @@ pub struct Model {
     pub asset_id: Uuid,
     pub version: i64,
     pub subscription_id: Uuid,
-    /// The scan that made this version.
-    pub scan_id: Uuid,
+    pub region: String,
+    pub kind: String,
+    /// The scan that made this version; none where the deletion of its subscription removed the asset.
+    pub scan_id: Option<Uuid>,
     /// The scope's job in that scan.
-    pub job_id: Uuid,
+    pub job_id: Option<Uuid>,
     pub change: Change,
     pub valid_from: DateTimeUtc,
     /// Unset on the version that is valid now.

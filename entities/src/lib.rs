@@ -7,6 +7,7 @@ pub mod clock;
 pub mod job;
 pub mod scan;
 pub mod scan_warning;
+pub mod scope;
 pub mod subscription;
 pub mod types;
 pub mod vault;

@@ -96,8 +96,11 @@ fn asset_version_columns() -> Vec<ColumnDef> {
         uuid("asset_id"),
         bigint("version", 1),
         uuid("subscription_id"),
-        uuid("scan_id"),
-        uuid("job_id"),
+        text("region"),
+        text("kind"),
+        // no scan where the deletion of a subscription removed the asset
+        uuid_null("scan_id"),
+        uuid_null("job_id"),
         text("change"),
         time("valid_from"),
         // unset on the version that is valid now
@@ -125,5 +128,6 @@ const INDICES: &[&str] = &[
     "CREATE INDEX asset_removed ON asset (removed_at, id) WHERE removed_at IS NOT NULL",
     "CREATE UNIQUE INDEX asset_version_number ON asset_version (asset_id, version)",
     "CREATE INDEX asset_version_scan ON asset_version (scan_id, id)",
+    "CREATE INDEX asset_version_place ON asset_version (subscription_id, region, kind, id)",
     "CREATE INDEX asset_version_time ON asset_version (valid_from, asset_id)",
 ];

@@ -63,7 +63,7 @@ impl Runner {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<Ended> {
         let worker = ids::new();
         let (interrupt, cut, off) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let renewer = Renewer::new(self.lease);
+        let renewer = Renewer::new(self.lease, self.database.committed());
         let renewing = Database::open(self.database.url(), 1).await?;
         let thread = renewer.spawn(renewing, self.heartbeat(worker), off.clone())?;
         let wake = Wake::start(&self.database, off.clone());

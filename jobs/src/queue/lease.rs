@@ -13,7 +13,7 @@ use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use serde_json::Value as Json;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -52,6 +52,7 @@ struct View {
 /// One attempt's hold on its job.
 pub struct Lease {
     pub held: Held,
+    parent: Option<Uuid>,
     view: watch::Sender<View>,
     progress: Mutex<Option<Json>>,
     deadline: Option<Instant>,
@@ -64,6 +65,7 @@ impl Lease {
         let left = job.deadline_at.zip(job.heartbeat_at).and_then(|(deadline, now)| (deadline - now).to_std().ok());
         Arc::new(Self {
             held: Held { id: job.id, epoch: job.epoch },
+            parent: job.parent_id,
             view: watch::Sender::new(View { valid_until: asked + length, lost: false, canceled: false }),
             progress: Mutex::new(None),
             deadline: job.deadline_at.map(|_| asked + left.unwrap_or_default()),
@@ -160,6 +162,8 @@ pub struct Renewer {
     leases: Mutex<HashMap<Held, Arc<Lease>>>,
     news: Notify,
     length: Duration,
+    /// Told when clients can see something new.
+    committed: Arc<Notify>,
     /// Since when the database has answered without a gap.
     answering: Mutex<Answering>,
 }
@@ -171,12 +175,13 @@ struct Answering {
 }
 
 impl Renewer {
-    pub fn new(length: Duration) -> Arc<Self> {
+    pub fn new(length: Duration, committed: Arc<Notify>) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             leases: Mutex::default(),
             news: Notify::new(),
             length,
+            committed,
             answering: Mutex::new(Answering { since: now, last: now }),
         })
     }
@@ -328,7 +333,10 @@ impl Renewer {
         Ok(())
     }
 
+    /// Clients see the progress of children in their parent, so its version moves with theirs.
     async fn write_progress(&self, database: &Database) -> Result<(), DbErr> {
+        let mut parents = HashSet::new();
+        let mut any = false;
         for lease in self.all() {
             let Some(progress) = lock(&lease.progress).take() else { continue };
             const WRITE: &str = "UPDATE job SET progress = $3, version = version + 1 \
@@ -336,6 +344,15 @@ impl Renewer {
             let [id, epoch] = lease.held.fence();
             let values = [id, epoch, progress.into()];
             database.reader().execute_raw(clock::statement(database.backend(), WRITE, values)).await?;
+            parents.extend(lease.parent);
+            any = true;
+        }
+        for parent in parents {
+            const MOVE: &str = "UPDATE job SET version = version + 1 WHERE id = $1 AND completed_at IS NULL";
+            database.reader().execute_raw(clock::statement(database.backend(), MOVE, [parent.into()])).await?;
+        }
+        if any {
+            self.committed.notify_one();
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Discovery: a scan finds out which scopes there are and fans out one listing per scope.
 
 pub mod publish;
+pub mod request;
 pub mod scan;
 pub mod scope;
 

@@ -18,7 +18,7 @@ use keywright_entities::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr, sea_query::ExprTrait, sea_query::OnConflict,
+    QuerySelect, Select, sea_query::Expr, sea_query::ExprTrait, sea_query::OnConflict,
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -290,7 +290,7 @@ async fn known_assets(
     Ok(known)
 }
 
-fn in_scope(place: &Place) -> sea_orm::Select<asset::Entity> {
+fn in_scope(place: &Place) -> Select<asset::Entity> {
     asset::Entity::find()
         .filter(asset::Column::SubscriptionId.eq(place.subscription))
         .filter(asset::Column::Region.eq(place.scope.region.as_str()))
@@ -355,8 +355,10 @@ fn version_row(
         asset_id: Set(asset),
         version: Set(number),
         subscription_id: Set(place.subscription),
-        scan_id: Set(place.scan),
-        job_id: Set(place.job),
+        region: Set(place.scope.region.clone()),
+        kind: Set(place.scope.kind.clone()),
+        scan_id: Set(Some(place.scan)),
+        job_id: Set(Some(place.job)),
         change: Set(change),
         valid_from: Set(now),
         valid_to: Set(None),
@@ -400,31 +402,41 @@ pub async fn remove_unseen(context: &Context, place: &Arc<Place>) -> Result<(), 
 async fn remove_batch(db: &DatabaseTransaction, job: &job::Model, place: &Place) -> Result<usize, DbErr> {
     let checkpoint = Checkpoint::of(job);
     let Some(since) = checkpoint.since.filter(|_| checkpoint.listed) else { return Ok(0) };
-    let gone = in_scope(place)
-        .filter(asset::Column::RemovedAt.is_null())
-        .filter(asset::Column::LastSeenAt.lt(since))
-        .order_by_asc(asset::Column::Id)
-        .limit(BATCH as u64)
-        .all(db)
-        .await?;
+    let gone = batch_to_remove(db, in_scope(place).filter(asset::Column::LastSeenAt.lt(since))).await?;
     if gone.is_empty() {
         return Ok(0);
     }
     let now = clock::now(db).await?;
-    mark_removed(db, &gone, now, place.scan, place.job).await?;
+    mark_removed(db, &gone, now, Some((place.scan, place.job))).await?;
     let tally = Tally { removed: gone.len() as u64, ..Tally::default() };
     let counts = sum_counts(job.counts.clone(), Some(&tally.json(0)));
     Context::save(db, job, json!(checkpoint), counts).await?;
     Ok(gone.len())
 }
 
-/// Marks assets as removed and writes that as a version of each.
-pub async fn mark_removed(
+async fn batch_to_remove(db: &DatabaseTransaction, of: Select<asset::Entity>) -> Result<Vec<asset::Model>, DbErr> {
+    of.filter(asset::Column::RemovedAt.is_null()).order_by_asc(asset::Column::Id).limit(BATCH as u64).all(db).await
+}
+
+/// Marks all assets of a subscription as removed, because it is deleted.
+pub async fn remove_all_of(db: &DatabaseTransaction, subscription: Uuid) -> Result<(), DbErr> {
+    let now = clock::now(db).await?;
+    loop {
+        let of = asset::Entity::find().filter(asset::Column::SubscriptionId.eq(subscription));
+        let gone = batch_to_remove(db, of).await?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        mark_removed(db, &gone, now, None).await?;
+    }
+}
+
+/// Marks assets as removed and writes that as a version of each; `by` is the scan and the scope's job that found it out.
+async fn mark_removed(
     db: &DatabaseTransaction,
     gone: &[asset::Model],
     now: DateTime<Utc>,
-    scan: Uuid,
-    job: Uuid,
+    by: Option<(Uuid, Uuid)>,
 ) -> Result<(), DbErr> {
     let ids: Vec<Uuid> = gone.iter().map(|asset| asset.id).collect();
     let last = asset_version::Entity::find()
@@ -437,8 +449,10 @@ pub async fn mark_removed(
         asset_id: Set(version.asset_id),
         version: Set(version.version + 1),
         subscription_id: Set(version.subscription_id),
-        scan_id: Set(scan),
-        job_id: Set(job),
+        region: Set(version.region.clone()),
+        kind: Set(version.kind.clone()),
+        scan_id: Set(by.map(|(scan, _)| scan)),
+        job_id: Set(by.map(|(_, job)| job)),
         change: Set(Change::Removed),
         valid_from: Set(now),
         valid_to: Set(None),
