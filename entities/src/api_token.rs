@@ -1,7 +1,7 @@
 //! Tokens for programs. They act for their owner, with at most the owner's rights.
 
 use crate::{clock, types::Role, user_account};
-use sea_orm::{Condition, ExprTrait, PaginatorTrait, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::{Condition, ExprTrait, PaginatorTrait, entity::prelude::*};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "api_token")]
@@ -63,25 +63,9 @@ pub async fn by_id(db: &impl ConnectionTrait, owner: Owner, id: Uuid) -> Result<
     owned(owner).filter(Column::Id.eq(id)).one(db).await
 }
 
-/// Tokens that are not revoked, oldest first, after the one that `after` names.
-pub async fn page(
-    db: &impl ConnectionTrait,
-    owner: Owner,
-    after: Option<(DateTimeUtc, Uuid)>,
-    offset: u64,
-    limit: u64,
-) -> Result<Vec<Model>, DbErr> {
-    let mut select = owned(owner).filter(Column::RevokedAt.is_null());
-    if let Some((time, id)) = after {
-        let same_time = Condition::all().add(Column::CreatedAt.eq(time)).add(Column::Id.gt(id));
-        select = select.filter(Condition::any().add(Column::CreatedAt.gt(time)).add(same_time));
-    }
-    select.order_by_asc(Column::CreatedAt).order_by_asc(Column::Id).offset(offset).limit(limit).all(db).await
-}
-
-/// How many tokens are not revoked.
-pub async fn count(db: &impl ConnectionTrait, owner: Owner) -> Result<u64, DbErr> {
-    owned(owner).filter(Column::RevokedAt.is_null()).count(db).await
+/// The tokens that are not revoked.
+pub fn visible(owner: Owner) -> Select<Entity> {
+    owned(owner).filter(Column::RevokedAt.is_null())
 }
 
 /// Ends a token by the database's clock; false if it was ended before.
@@ -99,4 +83,10 @@ pub async fn in_time(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr>
     let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
     let in_time = Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.into_expr().gt(now));
     Ok(Entity::find_by_id(id).filter(in_time).count(db).await? == 1)
+}
+
+/// Notes that the token was used now.
+pub async fn touch(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    Entity::update_many().col_expr(Column::LastUsedAt, now).filter(Column::Id.eq(id)).exec(db).await.map(|_| ())
 }

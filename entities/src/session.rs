@@ -1,7 +1,7 @@
 //! Sign-ins. An access token is worth no more than its session's row, which is read with every request.
 
 use crate::{clock, user_account};
-use sea_orm::{ExprTrait, QueryOrder, entity::prelude::*};
+use sea_orm::{DbBackend, ExprTrait, entity::prelude::*};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "session")]
@@ -32,10 +32,14 @@ impl Related<user_account::Entity> for Entity {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Sessions that are neither ended nor run out.
-fn live(db: &impl ConnectionTrait) -> Select<Entity> {
-    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+fn live(backend: DbBackend) -> Select<Entity> {
+    let now = Expr::cust(clock::sql(backend, 0));
     Entity::find().filter(Column::RevokedAt.is_null()).filter(Column::ExpiresAt.into_expr().gt(now))
+}
+
+/// The sessions of a user that are neither ended nor run out.
+pub fn live_of(backend: DbBackend, user: Uuid) -> Select<Entity> {
+    live(backend).filter(Column::UserId.eq(user))
 }
 
 /// The session of this id with its user, if it is live and the user is not disabled.
@@ -43,18 +47,13 @@ pub async fn live_with_user(
     db: &impl ConnectionTrait,
     id: Uuid,
 ) -> Result<Option<(Model, user_account::Model)>, DbErr> {
-    let row = live(db)
+    let row = live(db.get_database_backend())
         .filter(Column::Id.eq(id))
         .find_also_related(user_account::Entity)
         .filter(user_account::Column::Disabled.eq(false))
         .one(db)
         .await?;
     Ok(row.and_then(|(session, user)| Some((session, user?))))
-}
-
-/// The live sessions of a user, oldest first.
-pub async fn live_of(db: &impl ConnectionTrait, user: Uuid) -> Result<Vec<Model>, DbErr> {
-    live(db).filter(Column::UserId.eq(user)).order_by_asc(Column::CreatedAt).order_by_asc(Column::Id).all(db).await
 }
 
 /// Ends these sessions of a user that are not yet ended, by the database's clock; tells how many.
@@ -78,4 +77,10 @@ pub enum Which {
     All,
     One(Uuid),
     AllBut(Uuid),
+}
+
+/// Notes that the session was used now.
+pub async fn touch(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    Entity::update_many().col_expr(Column::LastUsedAt, now).filter(Column::Id.eq(id)).exec(db).await.map(|_| ())
 }

@@ -1,7 +1,7 @@
 //! People who may sign in.
 
 use crate::types::Role;
-use sea_orm::{QueryOrder, entity::prelude::*};
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 #[derive(Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "user_account")]
@@ -41,6 +41,11 @@ pub fn name_key(name: &str) -> String {
 /// The user of this id.
 pub async fn by_id(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>, DbErr> {
     Entity::find_by_id(id).one(db).await
+}
+
+/// The user of this id, held until the caller's transaction ends, so that a sign-in and a new password take turns.
+pub async fn by_id_locked(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>, DbErr> {
+    Entity::find_by_id(id).lock_exclusive().one(db).await
 }
 
 /// The user of this name, whatever its case.
