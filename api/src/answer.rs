@@ -1,0 +1,165 @@
+//! The successful answers that operations share. Refusals are [`crate::error::ApiError`].
+
+use poem::http::HeaderValue;
+use poem::http::header::{ETAG, IF_NONE_MATCH};
+use poem_openapi::ApiResponse;
+use poem_openapi::payload::Json;
+use poem_openapi::types::{ToJSON, Type};
+
+/// 201 with the object that was made.
+#[derive(Debug, ApiResponse)]
+pub enum Created<T: Type + ToJSON> {
+    /// Made.
+    #[oai(status = 201)]
+    Created(
+        Json<T>,
+        /// The path of the new object.
+        #[oai(header = "Location")]
+        String,
+        /// The version, for `If-Match`.
+        #[oai(header = "ETag")]
+        Option<String>,
+    ),
+}
+
+impl<T: Type + ToJSON> Created<T> {
+    /// `location` is the path of the new object.
+    pub fn at(location: impl Into<String>, body: T) -> Self {
+        Self::Created(Json(body), location.into(), None)
+    }
+
+    /// The same with a strong `ETag` made of `version`.
+    pub fn versioned(location: impl Into<String>, version: i64, body: T) -> Self {
+        Self::Created(Json(body), location.into(), Some(etag(version)))
+    }
+}
+
+/// 202 with the job that was started or joined; 200 when it was done within the client's `Prefer: wait`.
+#[derive(Debug, ApiResponse)]
+pub enum Accepted<T: Type + ToJSON> {
+    /// Under way: poll `Location`.
+    #[oai(status = 202)]
+    Accepted(
+        Json<T>,
+        /// The path of the job.
+        #[oai(header = "Location")]
+        String,
+        /// Seconds after which a first poll makes sense.
+        #[oai(header = "Retry-After")]
+        u32,
+        /// `true` when the request joined a job that was already under way.
+        #[oai(header = "Keywright-Deduplicated")]
+        Option<bool>,
+        /// The part of `Prefer` that was honoured (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+    /// Done within the wait that was asked for.
+    #[oai(status = 200)]
+    Done(
+        Json<T>,
+        /// The path of the job.
+        #[oai(header = "Location")]
+        String,
+        /// `true` when the request joined a job that was already under way.
+        #[oai(header = "Keywright-Deduplicated")]
+        Option<bool>,
+        /// The part of `Prefer` that was honoured (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+}
+
+impl<T: Type + ToJSON> Accepted<T> {
+    /// Under way. `joined` says that the job was already there; `wait` is the wait in seconds that was honoured in vain.
+    pub fn job(location: impl Into<String>, body: T, joined: bool, wait: Option<u32>) -> Self {
+        Self::Accepted(Json(body), location.into(), 2, joined.then_some(true), wait.map(preference))
+    }
+
+    /// Done within `wait` seconds.
+    pub fn done(location: impl Into<String>, body: T, joined: bool, wait: u32) -> Self {
+        Self::Done(Json(body), location.into(), joined.then_some(true), Some(preference(wait)))
+    }
+}
+
+fn preference(seconds: u32) -> String {
+    format!("wait={seconds}")
+}
+
+/// 204: done, and there is nothing to say.
+#[derive(Debug, Clone, Copy, ApiResponse)]
+pub enum NoContent {
+    /// Done.
+    #[oai(status = 204)]
+    NoContent,
+}
+
+/// 200 with the object and its version, or 304 when the client has that version already.
+#[derive(Debug, ApiResponse)]
+pub enum Found<T: Type + ToJSON> {
+    /// The object.
+    #[oai(status = 200)]
+    Found(
+        Json<T>,
+        /// The version, for `If-Match` and `If-None-Match`.
+        #[oai(header = "ETag")]
+        String,
+    ),
+    /// The client has this version already.
+    #[oai(status = 304)]
+    NotModified(
+        /// The version.
+        #[oai(header = "ETag")]
+        String,
+    ),
+}
+
+impl<T: Type + ToJSON> Found<T> {
+    /// Answers 304 when `if_none_match` names `version` (RFC 9110, 13.1.2).
+    pub fn at_version(version: i64, if_none_match: Option<&str>, body: T) -> Self {
+        let tag = etag(version);
+        if if_none_match.is_some_and(|header| any_match(header, &tag)) {
+            Self::NotModified(tag)
+        } else {
+            Self::Found(Json(body), tag)
+        }
+    }
+}
+
+/// The strong validator of a version: its decimal number in quotes.
+#[must_use]
+pub fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+/// Whether an `If-Match` or `If-None-Match` header names `tag` (weak comparison; `*` names everything).
+#[must_use]
+pub fn any_match(header: &str, tag: &str) -> bool {
+    header.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
+}
+
+/// The request's `If-None-Match`, when it can be read.
+#[must_use]
+pub fn if_none_match(request: &poem::Request) -> Option<&str> {
+    request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok())
+}
+
+/// Sets a strong `ETag` on an answer that is built by hand.
+pub fn set_etag(response: &mut poem::Response, version: i64) {
+    if let Ok(value) = HeaderValue::from_str(&etag(version)) {
+        response.headers_mut().insert(ETAG, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entity_tags_compare() {
+        assert!(any_match("\"17\"", &etag(17)));
+        assert!(any_match("\"1\", W/\"17\"", &etag(17)));
+        assert!(any_match("*", &etag(17)));
+        assert!(!any_match("\"171\"", &etag(17)));
+    }
+}

@@ -1,0 +1,52 @@
+//! What is known of the request that is being answered, for error bodies and log lines far from the request itself.
+
+use std::sync::{Arc, OnceLock};
+
+tokio::task_local! {
+    static CURRENT: Arc<RequestContext>;
+}
+
+/// The identity of one request. Also in the request's extensions, for handlers: `Data<&Arc<RequestContext>>`.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// The client's `X-Request-Id` when sane, else our own.
+    pub request_id: String,
+    /// The path as asked for, without the query.
+    pub path: String,
+    route: OnceLock<String>,
+}
+
+impl RequestContext {
+    #[must_use]
+    pub fn new(request_id: String, path: String) -> Self {
+        Self { request_id, path, route: OnceLock::new() }
+    }
+
+    /// Remembers the pattern that matched, such as `/api/jobs/{id}`; only the first call counts.
+    pub fn set_route(&self, pattern: &str) {
+        let _ = self.route.set(pattern.to_owned());
+    }
+
+    /// The pattern that matched, or `-`: low in cardinality and free of ids, fit for logs and metrics.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        self.route.get().map_or("-", String::as_str)
+    }
+}
+
+/// Runs `future` as part of the request.
+pub async fn scope<F: Future>(context: Arc<RequestContext>, future: F) -> F::Output {
+    CURRENT.scope(context, future).await
+}
+
+/// The present request's id; empty outside of a request.
+#[must_use]
+pub fn request_id() -> String {
+    CURRENT.try_with(|context| context.request_id.clone()).unwrap_or_default()
+}
+
+/// The present request's path; empty outside of a request.
+#[must_use]
+pub fn path() -> String {
+    CURRENT.try_with(|context| context.path.clone()).unwrap_or_default()
+}

@@ -1,0 +1,165 @@
+//! The stable machine-readable codes of refusals. A code is never renamed; a new domain refusal is one variant and one line here.
+
+use poem::http::StatusCode;
+
+/// Why a request was refused, as clients branch on it (`code` in the problem object).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    ValidationFailed,
+    MalformedJson,
+    UnknownField,
+    UnknownParameter,
+    UnsupportedMediaType,
+    PayloadTooLarge,
+    NotFound,
+    MethodNotAllowed,
+    TokenMissing,
+    TokenInvalid,
+    TokenExpired,
+    TokenRevoked,
+    LoginFailed,
+    PermissionDenied,
+    TierRequired,
+    LimitReached,
+    CsrfFailed,
+    PasswordChangeRequired,
+    RateLimited,
+    Conflict,
+    PreconditionFailed,
+    PreconditionRequired,
+    IdempotencyKeyReused,
+    IdempotencyInProgress,
+    JobDone,
+    PastPointOfNoReturn,
+    NothingToRetry,
+    PlanStale,
+    SelfApproval,
+    DatabaseUnavailable,
+    Draining,
+    Internal,
+    /// There is no enabled subscription for the job to work on.
+    NoSubscription,
+    /// The requested mode exists in the contract but this version cannot serve it.
+    ModeUnavailable,
+}
+
+impl Code {
+    /// Every code, in the order of the contract, then the domain refusals.
+    pub const ALL: &'static [Self] = &[
+        Self::ValidationFailed,
+        Self::MalformedJson,
+        Self::UnknownField,
+        Self::UnknownParameter,
+        Self::UnsupportedMediaType,
+        Self::PayloadTooLarge,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TokenMissing,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenRevoked,
+        Self::LoginFailed,
+        Self::PermissionDenied,
+        Self::TierRequired,
+        Self::LimitReached,
+        Self::CsrfFailed,
+        Self::PasswordChangeRequired,
+        Self::RateLimited,
+        Self::Conflict,
+        Self::PreconditionFailed,
+        Self::PreconditionRequired,
+        Self::IdempotencyKeyReused,
+        Self::IdempotencyInProgress,
+        Self::JobDone,
+        Self::PastPointOfNoReturn,
+        Self::NothingToRetry,
+        Self::PlanStale,
+        Self::SelfApproval,
+        Self::DatabaseUnavailable,
+        Self::Draining,
+        Self::Internal,
+        Self::NoSubscription,
+        Self::ModeUnavailable,
+    ];
+
+    /// The wire spelling, the HTTP status it is answered with, and the title (the same for every occurrence, RFC 9457).
+    const fn facts(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::ValidationFailed => ("validation_failed", 400, "The request is not valid"),
+            Self::MalformedJson => ("malformed_json", 400, "The body is not JSON"),
+            Self::UnknownField => ("unknown_field", 400, "The body has unknown fields"),
+            Self::UnknownParameter => ("unknown_parameter", 400, "The query has unknown parameters"),
+            Self::UnsupportedMediaType => ("unsupported_media_type", 415, "The content type is not supported"),
+            Self::PayloadTooLarge => ("payload_too_large", 413, "The body is too large"),
+            Self::NotFound => ("not_found", 404, "Not found"),
+            Self::MethodNotAllowed => ("method_not_allowed", 405, "The method is not allowed here"),
+            Self::TokenMissing => ("token_missing", 401, "Authentication is required"),
+            Self::TokenInvalid => ("token_invalid", 401, "The token is not valid"),
+            Self::TokenExpired => ("token_expired", 401, "The token has expired"),
+            Self::TokenRevoked => ("token_revoked", 401, "The token was revoked"),
+            Self::LoginFailed => ("login_failed", 401, "The login failed"),
+            Self::PermissionDenied => ("permission_denied", 403, "Permission denied"),
+            Self::TierRequired => ("tier_required", 403, "A higher licence tier is required"),
+            Self::LimitReached => ("limit_reached", 403, "A limit of the licence is reached"),
+            Self::CsrfFailed => ("csrf_failed", 403, "The cross-site request check failed"),
+            Self::PasswordChangeRequired => ("password_change_required", 403, "The password must be changed first"),
+            Self::RateLimited => ("rate_limited", 429, "Too many requests"),
+            Self::Conflict => ("conflict", 409, "The request conflicts with the present state"),
+            Self::PreconditionFailed => ("precondition_failed", 412, "The resource has changed"),
+            Self::PreconditionRequired => ("precondition_required", 428, "If-Match is required"),
+            Self::IdempotencyKeyReused => ("idempotency_key_reused", 422, "The idempotency key was used before"),
+            Self::IdempotencyInProgress => ("idempotency_in_progress", 409, "The first request is still under way"),
+            Self::JobDone => ("job_done", 409, "The job is done"),
+            Self::PastPointOfNoReturn => ("past_point_of_no_return", 409, "It is too late to cancel"),
+            Self::NothingToRetry => ("nothing_to_retry", 409, "There is nothing to retry"),
+            Self::PlanStale => ("plan_stale", 409, "The plan is stale"),
+            Self::SelfApproval => ("self_approval", 403, "Nobody approves their own request"),
+            Self::DatabaseUnavailable => ("database_unavailable", 503, "The database cannot be reached"),
+            Self::Draining => ("draining", 503, "The server is shutting down"),
+            Self::Internal => ("internal", 500, "Internal error"),
+            Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
+            Self::ModeUnavailable => ("mode_unavailable", 400, "The mode is not available"),
+        }
+    }
+
+    /// The wire spelling.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// The HTTP status that this code is always answered with.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.facts().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// One sentence that is the same for every occurrence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.facts().2
+    }
+
+    /// The problem `type`: a reference into the page of codes that every instance serves itself.
+    #[must_use]
+    pub fn type_uri(self) -> String {
+        format!("/docs/errors#{}", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_snake_case_and_refusals() {
+        let names: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", code.as_str());
+            assert!(code.status().is_client_error() || code.status().is_server_error(), "{}", code.as_str());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! One file per resource, and this list of them.
+//!
+//! A handler authorises, parses, makes one call and maps the outcome; about 25 lines as a habit. Paths are written in full,
+//! `operation_id` is camelCase, the first line of the doc comment is the summary, and what the schema can say (ranges,
+//! lengths, enumerations) is said in the types: the strict-input layer has enforced it before the handler runs.
+//!
+//! ```ignore
+//! /// Get a job
+//! #[oai(path = "/api/jobs/:id", method = "get", operation_id = "getJob", tag = "Tag::Jobs")]
+//! async fn get(&self, caller: Caller<ReadJobs>, id: Path<Uuid>) -> Result<Found<JobView>, ApiError> {
+//!     let job = jobs::find(&self.db, caller.scope(), id.0).await?.ok_or_else(|| ApiError::not_found("job"))?;
+//!     Ok(Found::at_version(job.version, caller.if_none_match(), JobView::from(job)))
+//! }
+//! ```
+//!
+//! An operation that can refuse with more than the rules of [`crate::openapi`] derive has a line in its table of extras.
+
+pub mod system;
+
+use poem_openapi::Tags;
+
+/// The sections of the document.
+#[derive(Tags)]
+pub enum Tag {
+    /// Log in and out, tokens, sessions, the caller.
+    Auth,
+    /// Users and API tokens.
+    Users,
+    /// Whether and as what the server runs.
+    System,
+    /// The accounts, projects, tenants and machines that are looked at.
+    Subscriptions,
+    /// Scans, and what they found.
+    Discovery,
+    /// Work that takes longer than a request.
+    Jobs,
+}
