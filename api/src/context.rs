@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::strict::Operation;
+
 tokio::task_local! {
     static CURRENT: Arc<RequestContext>;
 }
@@ -13,30 +15,42 @@ pub struct RequestContext {
     pub request_id: String,
     /// The path as asked for, without the query.
     pub path: String,
-    route: OnceLock<String>,
+    operation: OnceLock<Arc<Operation>>,
 }
 
 impl RequestContext {
     #[must_use]
     pub fn new(request_id: String, path: String) -> Self {
-        Self { request_id, path, route: OnceLock::new() }
+        Self { request_id, path, operation: OnceLock::new() }
     }
 
-    /// Remembers the pattern that matched, such as `/api/jobs/{id}`; only the first call counts.
-    pub fn set_route(&self, pattern: &str) {
-        let _ = self.route.set(pattern.to_owned());
+    /// Remembers the operation that the request is for; only the first call counts.
+    pub fn set_operation(&self, operation: Arc<Operation>) {
+        let _ = self.operation.set(operation);
+    }
+
+    /// The operation that the request is for; none for a page and for an unknown path.
+    #[must_use]
+    pub fn operation(&self) -> Option<&Arc<Operation>> {
+        self.operation.get()
     }
 
     /// The pattern that matched, or `-`: low in cardinality and free of ids, fit for logs and metrics.
     #[must_use]
     pub fn route(&self) -> &str {
-        self.route.get().map_or("-", String::as_str)
+        self.operation().map_or("-", |operation| operation.pattern.as_str())
     }
 }
 
 /// Runs `future` as part of the request.
 pub async fn scope<F: Future>(context: Arc<RequestContext>, future: F) -> F::Output {
     CURRENT.scope(context, future).await
+}
+
+/// The present request; none outside of one.
+#[must_use]
+pub fn current() -> Option<Arc<RequestContext>> {
+    CURRENT.try_with(Arc::clone).ok()
 }
 
 /// The present request's id; empty outside of a request.

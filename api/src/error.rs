@@ -14,7 +14,7 @@ use poem_openapi::{ApiResponse, Object};
 use serde_json::{Map, Value};
 
 pub use self::code::Code;
-pub use self::convert::from_poem;
+pub use self::convert::from_status;
 use crate::context;
 
 /// The media type of every refusal.

@@ -1,9 +1,16 @@
 //! The HTTP facade of Keywright: it authorises, validates, enqueues and answers.
 
 pub mod answer;
+pub mod app;
+mod conformance;
 pub mod context;
+mod docs;
+pub mod edge;
 pub mod error;
+pub mod openapi;
 pub mod page;
 pub mod patch;
 pub mod routes;
+pub mod server;
+pub mod strict;
 pub mod timestamp;

@@ -99,6 +99,6 @@ mod tests {
         assert_eq!(parse(None).apply(Some("old".into())), Some("old".to_owned()));
         assert_eq!(parse(Some(Value::Null)).apply(Some("old".into())), None);
         assert_eq!(parse(Some(json!("new"))).apply(Some("old".into())), Some("new".to_owned()));
-        assert!(Patch::<String>::parse_from_json(Some(json!(1))).is_err());
+        assert!(Patch::<i64>::parse_from_json(Some(json!("x"))).is_err());
     }
 }

@@ -1,8 +1,6 @@
 //! How errors of the layers below become answers: one `From` per boundary.
 
-use poem::error::{MethodNotAllowedError, ReadBodyError};
 use poem::http::StatusCode;
-use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError};
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 use super::{ApiError, Code};
@@ -51,37 +49,12 @@ fn is_transient(code: &str) -> bool {
         .is_ok_and(|code| matches!(code & 0xff, SQLITE_BUSY | SQLITE_LOCKED | SQLITE_FULL | SQLITE_CANTOPEN))
 }
 
-/// Gives an error that poem made itself the one shape. The strict-input layer refuses nearly everything before poem
-/// sees it, so this is the net below it; poem's own texts may quote the request and are not passed on.
+/// The one shape for a refusal that the framework made itself. Nearly everything is refused by the strict-input layer before
+/// the framework sees it; this is the net below. The framework's own text may quote the request and is not passed on.
 #[must_use]
-pub fn from_poem(error: &poem::Error) -> ApiError {
-    if let Some(error) = error.downcast_ref::<ApiError>() {
-        return error.clone();
-    }
-    if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        return ApiError::invalid(format!("/query/{}", error.name), "format", "The value cannot be read.");
-    }
-    if error.is::<ParsePathError>() {
-        return ApiError::not_found("resource");
-    }
-    if error.is::<ParseRequestPayloadError>() {
-        return ApiError::new(Code::ValidationFailed, "The body does not have the documented shape.");
-    }
-    if error.is::<MethodNotAllowedError>() {
-        return ApiError::new(Code::MethodNotAllowed, "This path does not have that method.");
-    }
-    if error.is::<ContentTypeError>() {
-        return ApiError::new(Code::UnsupportedMediaType, "Send the body as application/json.");
-    }
-    if let Some(ReadBodyError::Io(_)) = error.downcast_ref::<ReadBodyError>() {
-        return ApiError::new(Code::MalformedJson, "The body ended before its announced length.");
-    }
-    by_status(error)
-}
-
-fn by_status(error: &poem::Error) -> ApiError {
-    let (code, detail) = match error.status() {
-        StatusCode::BAD_REQUEST => (Code::ValidationFailed, "The request cannot be read."),
+pub fn from_status(status: StatusCode) -> ApiError {
+    let (code, detail) = match status {
+        StatusCode::BAD_REQUEST => (Code::ValidationFailed, "The request does not have the documented shape."),
         StatusCode::UNAUTHORIZED => {
             return ApiError::unauthorized(Code::TokenMissing, "Send a bearer token, or log in.");
         }
@@ -91,7 +64,7 @@ fn by_status(error: &poem::Error) -> ApiError {
         StatusCode::CONFLICT => (Code::Conflict, "The request conflicts with the present state."),
         StatusCode::PAYLOAD_TOO_LARGE => (Code::PayloadTooLarge, "The body is too large."),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => (Code::UnsupportedMediaType, "Send the body as application/json."),
-        _ => return ApiError::internal(error),
+        other => return ApiError::internal(format_args!("the framework answered {other}")),
     };
     ApiError::new(code, detail)
 }

@@ -19,6 +19,9 @@ pub mod system;
 
 use poem_openapi::Tags;
 
+/// Every operation that the server has: THE list.
+pub type Api = system::SystemApi;
+
 /// The sections of the document.
 #[derive(Tags)]
 pub enum Tag {

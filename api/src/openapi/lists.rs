@@ -1,0 +1,50 @@
+//! The paging parameters of every operation that answers a list ([`crate::page`]).
+
+use serde_json::{Map, Value, json};
+
+use super::each_operation;
+use crate::page::{DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET};
+
+pub(super) fn add_parameters(document: &mut Value) {
+    each_operation(document, |_, _, operation| {
+        if is_list(operation)
+            && let Value::Array(parameters) = operation.entry("parameters").or_insert_with(|| json!([]))
+        {
+            parameters.extend(paging());
+        }
+    });
+}
+
+/// Whether the operation's 200 is a [`crate::page::Page`], whose schemas poem names `Page_…`.
+fn is_list(operation: &Map<String, Value>) -> bool {
+    let schema = operation
+        .get("responses")
+        .and_then(|responses| responses.pointer("/200/content/application~1json/schema/$ref"));
+    schema.and_then(Value::as_str).is_some_and(|name| name.starts_with("#/components/schemas/Page_"))
+}
+
+fn paging() -> [Value; 4] {
+    let parameter = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema });
+    [
+        parameter(
+            "limit",
+            "The most rows of the page.",
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT }),
+        ),
+        parameter(
+            "cursor",
+            "`nextCursor` of the page before; good only with the same filters and sort.",
+            json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),
+        ),
+        parameter(
+            "offset",
+            "Rows to skip, instead of `cursor`.",
+            json!({ "type": "integer", "minimum": 0, "maximum": MAX_OFFSET }),
+        ),
+        parameter(
+            "includeTotal",
+            "Whether to count the rows of the whole list.",
+            json!({ "type": "boolean", "default": false }),
+        ),
+    ]
+}

@@ -1,0 +1,80 @@
+//! Strict input: what the served document does not describe is refused before a handler runs.
+//!
+//! The layer is compiled from the document itself, so that the two cannot disagree. It finds the operation, lets the gates
+//! decide (authentication, rate limits), checks parameters and body, and hands the body on. Only paths that it knows reach
+//! the router.
+
+mod body;
+mod json;
+mod operations;
+mod params;
+mod report;
+mod schema;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use poem::{Endpoint, IntoResponse, Request, Response, Result};
+
+pub use self::operations::{Match, Operation, Operations};
+pub(crate) use self::report::problems;
+pub(crate) use self::schema::{Members, compile, resolve};
+use crate::context::RequestContext;
+use crate::error::ApiError;
+
+/// Most bytes of a body: 1 MiB.
+pub const MAX_BODY: usize = 1 << 20;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A decision that comes before the input is looked at: who is asking, and may they ask now.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Lets the request through, perhaps with something for the handler in its extensions.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError>;
+}
+
+/// The layer around the router.
+pub struct StrictInput<E> {
+    operations: Arc<Operations>,
+    gates: Vec<Arc<dyn Gate>>,
+    inner: E,
+}
+
+impl<E> StrictInput<E> {
+    pub fn new(operations: Arc<Operations>, gates: Vec<Arc<dyn Gate>>, inner: E) -> Self {
+        Self { operations, gates, inner }
+    }
+
+    async fn check(&self, request: &mut Request) -> Result<(), ApiError> {
+        let (operation, path) = match self.operations.find(request.method().as_str(), request.uri().path()) {
+            Match::Operation(operation, path) => (operation, path),
+            Match::Page => return Ok(()),
+            Match::MethodNotAllowed(allow) => return Err(ApiError::method_not_allowed(&allow)),
+            Match::NotFound => return Err(ApiError::not_found("path")),
+        };
+        if let Some(context) = request.data::<Arc<RequestContext>>() {
+            context.set_operation(operation.clone());
+        }
+        for gate in &self.gates {
+            gate.admit(request, &operation).await?;
+        }
+        params::check(request, &operation, &path)?;
+        if let Some(body) = &operation.body {
+            body::check(request, body).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<E: Endpoint> Endpoint for StrictInput<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        self.check(&mut request).await?;
+        self.inner.call(request).await.map(IntoResponse::into_response)
+    }
+}

@@ -1,0 +1,95 @@
+//! Bodies: of a media type that the operation takes, not too long, and as their schema says.
+
+use std::collections::BTreeMap;
+
+use jsonschema::Validator;
+use poem::error::ReadBodyError;
+use poem::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use poem::{Body as HttpBody, Request};
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use super::operations::{Body, Kind};
+use super::{FORM, MAX_BODY, json, report};
+use crate::error::{ApiError, Code, FieldError};
+
+/// Reads and checks the body of `request` and hands it on.
+///
+/// # Errors
+/// 415, 413, or 400 with everything that is wrong.
+pub async fn check(request: &mut Request, expected: &Body) -> Result<(), ApiError> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BODY) {
+        return Err(ApiError::payload_too_large(MAX_BODY));
+    }
+    let may_have_body = length.is_some_and(|length| length > 0) || request.headers().contains_key(TRANSFER_ENCODING);
+    let media_type = media_type(request);
+    let validator = match &media_type {
+        Some(media_type) => expected.media.get(media_type).ok_or_else(|| unsupported(expected))?.as_ref(),
+        // no type and no body is an absent body, about which `required` decides
+        None if may_have_body => return Err(unsupported(expected)),
+        None => None,
+    };
+    let bytes = match request.take_body().into_bytes_limit(MAX_BODY).await {
+        Ok(bytes) => bytes,
+        Err(ReadBodyError::PayloadTooLarge) => return Err(ApiError::payload_too_large(MAX_BODY)),
+        Err(_) => return Err(ApiError::new(Code::MalformedJson, "The body ended before its announced length.")),
+    };
+    if bytes.is_empty() {
+        if expected.required {
+            return Err(ApiError::new(Code::MalformedJson, "This operation needs a body."));
+        }
+        // without its content type too: poem would go on to read an empty body as JSON
+        request.headers_mut().remove(CONTENT_TYPE);
+        return Ok(());
+    }
+    if media_type.is_none() {
+        return Err(unsupported(expected));
+    }
+    if let Some(validator) = validator {
+        let problems = if media_type.as_deref() == Some(FORM) {
+            check_form(&bytes, validator, &expected.kinds)
+        } else {
+            report::problems(validator, &json::read(&bytes)?, "")
+        };
+        refuse(problems)?;
+    }
+    request.set_body(HttpBody::from_bytes(bytes));
+    Ok(())
+}
+
+/// The media type of the body without its parameters, in lower case.
+fn media_type(request: &Request) -> Option<String> {
+    let value = request.headers().get(CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+fn unsupported(expected: &Body) -> ApiError {
+    let accepted: Vec<_> = expected.media.keys().map(String::as_str).collect();
+    ApiError::new(Code::UnsupportedMediaType, format!("Send the body as {}.", accepted.join(" or ")))
+}
+
+fn check_form(bytes: &[u8], validator: &Validator, kinds: &BTreeMap<String, Kind>) -> Vec<FieldError> {
+    let mut object = Map::new();
+    let mut problems = Vec::new();
+    for (name, value) in form_urlencoded::parse(bytes) {
+        let value = kinds.get(name.as_ref()).copied().unwrap_or(Kind::Text).read(&value);
+        if object.insert(name.to_string(), value).is_some() {
+            problems.push(FieldError::new(report::child("", &name), "repeated", "This field is given more than once."));
+        }
+    }
+    problems.extend(report::problems(validator, &Value::Object(object), ""));
+    problems
+}
+
+fn refuse(problems: Vec<FieldError>) -> Result<(), ApiError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    if problems.iter().any(|problem| problem.code != "unknown_field") {
+        return Err(ApiError::validation(problems));
+    }
+    let names: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+    let detail = format!("The body has fields that do not exist: {}.", names.join(", "));
+    Err(ApiError::new(Code::UnknownField, detail).with_errors(problems))
+}
