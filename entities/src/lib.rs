@@ -1,14 +1,20 @@
 //! Rows of the Keywright database and the queries on them, one file per table.
 
+pub mod api_token;
 pub mod asset;
 pub mod asset_version;
 pub mod audit_outbox;
 pub mod clock;
 pub mod job;
+pub mod refresh_token;
 pub mod scan;
 pub mod scan_warning;
 pub mod scope;
+pub mod sealing_canary;
+pub mod session;
+pub mod signing_key;
 pub mod subscription;
 pub mod types;
+pub mod user_account;
 pub mod vault;
 pub mod worker;

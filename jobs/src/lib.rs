@@ -1,11 +1,13 @@
 //! The heart of Keywright: what the system does, independent of HTTP and of any cloud.
 //!
+//! * [`audit`]: the event that every business transaction writes.
 //! * [`domain`]: pure rules; no async, no database, no clock, no randomness.
 //! * [`provider`]: the seam behind which every cloud lives.
 //! * [`queue`]: the job engine over our own table.
 //! * [`kinds`]: one file per job kind, and the list of them.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
 
+pub mod audit;
 pub mod context;
 pub mod domain;
 pub mod job;

@@ -22,6 +22,11 @@ pub fn text_null(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).text().null().take()
 }
 
+/// A primary key that is a word.
+pub fn text_key(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).text().not_null().primary_key().take()
+}
+
 pub fn time(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).timestamp_with_time_zone().not_null().take()
 }
@@ -36,6 +41,10 @@ pub fn json(name: &'static str) -> ColumnDef {
 
 pub fn json_null(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).json_binary().null().take()
+}
+
+pub fn bytes(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).blob().not_null().take()
 }
 
 pub fn int(name: &'static str, default: i32) -> ColumnDef {

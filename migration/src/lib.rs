@@ -7,12 +7,17 @@ pub use sea_orm_migration::prelude::*;
 mod columns;
 mod m20261124_000001_jobs;
 mod m20261124_000002_inventory;
+mod m20261124_000003_identity;
 
 pub struct Migrator;
 
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_jobs::Migration), Box::new(m20261124_000002_inventory::Migration)]
+        vec![
+            Box::new(m20261124_000001_jobs::Migration),
+            Box::new(m20261124_000002_inventory::Migration),
+            Box::new(m20261124_000003_identity::Migration),
+        ]
     }
 }

@@ -1,5 +1,6 @@
 //! The process that touches clouds: it claims Keywright's jobs and runs them.
 
 pub mod attempt;
+pub mod listen;
 pub mod providers;
 pub mod runner;

@@ -21,7 +21,8 @@ pub async fn start(address: SocketAddr, polls: Arc<Polls>, stop: CancellationTok
     let acceptor = TcpListener::bind(address).into_acceptor().await?;
     let routes = Route::new().at("/health", get(health)).at("/ready", get(ready)).data(polls);
     tokio::spawn(async move {
-        let served = Server::new_with_acceptor(acceptor).run_with_graceful_shutdown(routes, stop.cancelled(), None).await;
+        let served =
+            Server::new_with_acceptor(acceptor).run_with_graceful_shutdown(routes, stop.cancelled(), None).await;
         if let Err(error) = served {
             tracing::warn!(%error, "the worker's own HTTP face ended");
         }

@@ -44,7 +44,9 @@ fn main() -> ExitCode {
     match run(loaded.config) {
         Ok(Ended::Clean) => ExitCode::SUCCESS,
         Ok(Ended::Dropped(count)) => told(
-            &format!("the outcome of {count} jobs could not be written; other workers run them when their leases lapse"),
+            &format!(
+                "the outcome of {count} jobs could not be written; other workers run them when their leases lapse"
+            ),
             1,
         ),
         Err(error) => told(&format!("{error:#}"), 1),

@@ -3,11 +3,15 @@
 pub mod discovery;
 
 use crate::{
+    audit::{Actor, Event, EventType},
     context::Context,
     job::{Done, Job, JobError},
 };
 use discovery::{scan::Scan, scope::ScopeListing};
-use keywright_entities::job;
+use keywright_entities::{
+    job,
+    types::{JobState, Outcome},
+};
 use sea_orm::{ConnectionTrait, DbErr};
 
 /// Every kind that this program runs.
@@ -25,9 +29,9 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
     }
 }
 
-/// A top-level job starts for the first time, in a transaction of its first attempt.
-pub async fn started(_db: &impl ConnectionTrait, _job: &job::Model) -> Result<(), DbErr> {
-    Ok(())
+/// The audit log names the first start of a top-level job, in a transaction of its first attempt.
+pub async fn started(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    event(EventType::JobStarted, job).write(db).await
 }
 
 /// What a job's end means beyond its own row, in the transaction that ends it.
@@ -35,7 +39,24 @@ pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), Db
     if job.kind == Scan::KIND {
         discovery::scan::ended(db, job).await?;
     }
-    Ok(())
+    if job.parent_id.is_some() {
+        return Ok(());
+    }
+    let outcome = if job.state == JobState::Failed { Outcome::Failure } else { Outcome::Success };
+    event(EventType::JobEnded, job)
+        .outcome(outcome)
+        .detail("state", job.state.as_str())
+        .detail("error", job.error_code.clone())
+        .write(db)
+        .await
+}
+
+fn event(event_type: EventType, job: &job::Model) -> Event {
+    Event::new(event_type, Actor::SYSTEM, "job")
+        .subject(job.id)
+        .job(job.id)
+        .request(job.request_id.clone().unwrap_or_default())
+        .detail("kind", job.kind.as_str())
 }
 
 /// A payload that cannot be read fails its job and nothing else.

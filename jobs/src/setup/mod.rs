@@ -4,5 +4,6 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod ids;
+pub mod sealing;
 pub mod shutdown;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use keywright_entities::{
     subscription,
     types::{ScanMode, Trigger},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, QueryFilter, QueryOrder};
 use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;

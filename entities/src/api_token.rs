@@ -1,0 +1,92 @@
+//! Tokens for programs. They act for their owner, with at most the owner's rights.
+
+use crate::{clock, types::Role, user_account};
+use sea_orm::{Condition, ExprTrait, PaginatorTrait, entity::prelude::*};
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "api_token")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub name: String,
+    /// Its owner.
+    pub user_id: Uuid,
+    pub role: Role,
+    /// SHA-256 of the token, in hex; the token itself is shown once and not stored.
+    pub token_hash: String,
+    /// Its first characters, by which people tell their tokens apart.
+    pub hint: String,
+    pub created_at: DateTimeUtc,
+    pub expires_at: Option<DateTimeUtc>,
+    pub last_used_at: Option<DateTimeUtc>,
+    pub revoked_at: Option<DateTimeUtc>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    #[sea_orm(belongs_to = "user_account::Entity", from = "Column::UserId", to = "user_account::Column::Id")]
+    User,
+}
+
+impl Related<user_account::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Whose tokens may be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Anyone,
+    User(Uuid),
+}
+
+fn owned(owner: Owner) -> Select<Entity> {
+    match owner {
+        Owner::Anyone => Entity::find(),
+        Owner::User(id) => Entity::find().filter(Column::UserId.eq(id)),
+    }
+}
+
+/// The token of this hash, valid or not, with its owner.
+pub async fn by_hash(
+    db: &impl ConnectionTrait,
+    hash: &str,
+) -> Result<Option<(Model, Option<user_account::Model>)>, DbErr> {
+    Entity::find().filter(Column::TokenHash.eq(hash)).find_also_related(user_account::Entity).one(db).await
+}
+
+/// The token of this id, revoked ones included, unless it belongs to somebody outside `owner`.
+pub async fn by_id(db: &impl ConnectionTrait, owner: Owner, id: Uuid) -> Result<Option<Model>, DbErr> {
+    owned(owner).filter(Column::Id.eq(id)).one(db).await
+}
+
+/// The tokens that are not revoked.
+pub fn visible(owner: Owner) -> Select<Entity> {
+    owned(owner).filter(Column::RevokedAt.is_null())
+}
+
+/// Ends a token by the database's clock; false if it was ended before.
+pub async fn revoke(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    let update = Entity::update_many()
+        .col_expr(Column::RevokedAt, now)
+        .filter(Column::Id.eq(id))
+        .filter(Column::RevokedAt.is_null());
+    Ok(update.exec(db).await?.rows_affected == 1)
+}
+
+/// Whether the token of this id is still within its time, by the database's clock.
+pub async fn in_time(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    let in_time = Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.into_expr().gt(now));
+    Ok(Entity::find_by_id(id).filter(in_time).count(db).await? == 1)
+}
+
+/// Notes that the token was used now.
+pub async fn touch(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    Entity::update_many().col_expr(Column::LastUsedAt, now).filter(Column::Id.eq(id)).exec(db).await.map(|_| ())
+}

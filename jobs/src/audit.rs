@@ -1,0 +1,198 @@
+//! Audit events: what happened, by whom, to what, written in the transaction of what they tell.
+
+use crate::setup::ids;
+use keywright_entities::{
+    audit_outbox::{Column, Entity},
+    clock,
+    types::{ActorType, Outcome},
+};
+use sea_orm::{
+    ConnectionTrait, DbErr, EntityName,
+    sea_query::{Expr, Query},
+};
+use serde_json::{Map, Value};
+use std::fmt::Display;
+use uuid::Uuid;
+
+/// Defines the event types and the list of them.
+macro_rules! event_types {
+    ($($variant:ident = $text:literal),+ $(,)?) => {
+        /// What happened. A type is never renamed; a new one is one line in the list.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum EventType { $($variant),+ }
+
+        impl EventType {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+event_types! {
+    Login = "auth.login",
+    LoginFailed = "auth.login_failed",
+    Logout = "auth.logout",
+    RefreshReused = "auth.refresh_reused",
+    PasswordChanged = "auth.password_changed",
+    PasswordReset = "auth.password_reset",
+    SessionRevoked = "auth.session_revoked",
+    TokenCreated = "token.created",
+    TokenRevoked = "token.revoked",
+    UserCreated = "user.created",
+    SubscriptionCreated = "subscription.created",
+    SubscriptionUpdated = "subscription.updated",
+    SubscriptionDeleted = "subscription.deleted",
+    ScanRequested = "scan.requested",
+    JobStarted = "job.started",
+    JobEnded = "job.ended",
+    JobCanceled = "job.canceled",
+    JobRetried = "job.retried",
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub actor_type: ActorType,
+    pub id: Option<String>,
+    pub name: Option<String>,
+}
+
+impl Actor {
+    /// The program itself, or its operator at the command line.
+    pub const SYSTEM: Self = Self { actor_type: ActorType::System, id: None, name: None };
+
+    pub fn user(id: Uuid, name: impl Into<String>) -> Self {
+        Self { actor_type: ActorType::User, id: Some(id.to_string()), name: Some(name.into()) }
+    }
+
+    pub fn token(id: Uuid, name: impl Into<String>) -> Self {
+        Self { actor_type: ActorType::Token, id: Some(id.to_string()), name: Some(name.into()) }
+    }
+
+    /// Somebody who did not prove who they are.
+    pub const ANONYMOUS: Self = Self { actor_type: ActorType::User, id: None, name: None };
+}
+
+/// An event about to be written. Never holds a secret.
+#[derive(Clone, Debug)]
+#[must_use = "an event counts only once it is written"]
+pub struct Event {
+    event_type: EventType,
+    actor: Actor,
+    subject_type: &'static str,
+    subject_id: Option<String>,
+    outcome: Outcome,
+    request_id: Option<String>,
+    job_id: Option<Uuid>,
+    details: Map<String, Value>,
+}
+
+impl Event {
+    /// A success, until [`Event::outcome`] says otherwise. `subject_type` is the kind of thing: `job`, `user`, `token`.
+    pub fn new(event_type: EventType, actor: Actor, subject_type: &'static str) -> Self {
+        Self {
+            event_type,
+            actor,
+            subject_type,
+            subject_id: None,
+            outcome: Outcome::Success,
+            request_id: None,
+            job_id: None,
+            details: Map::new(),
+        }
+    }
+
+    pub fn subject(mut self, id: impl Display) -> Self {
+        self.subject_id = Some(id.to_string());
+        self
+    }
+
+    pub fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// The request that caused it; empty counts as none.
+    pub fn request(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into()).filter(|id| !id.is_empty());
+        self
+    }
+
+    pub fn job(mut self, id: Uuid) -> Self {
+        self.job_id = Some(id);
+        self
+    }
+
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Writes it in the caller's transaction, dated by the database's clock.
+    pub async fn write(self, db: &impl ConnectionTrait) -> Result<(), DbErr> {
+        let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+        let row: [(Column, Expr); 12] = [
+            (Column::Id, ids::new().into()),
+            (Column::At, now),
+            (Column::EventType, self.event_type.as_str().into()),
+            (Column::ActorType, self.actor.actor_type.as_str().into()),
+            (Column::ActorId, self.actor.id.into()),
+            (Column::ActorName, self.actor.name.into()),
+            (Column::SubjectType, self.subject_type.into()),
+            (Column::SubjectId, self.subject_id.into()),
+            (Column::Outcome, self.outcome.as_str().into()),
+            (Column::RequestId, self.request_id.into()),
+            (Column::JobId, self.job_id.into()),
+            (Column::Details, Value::Object(self.details).into()),
+        ];
+        let (columns, values): (Vec<Column>, Vec<Expr>) = row.into_iter().unzip();
+        let mut insert = Query::insert();
+        insert.into_table(Entity.table_ref()).columns(columns);
+        insert.values(values).map_err(|error| DbErr::Query(sea_orm::RuntimeErr::Internal(error.to_string())))?;
+        db.execute(&insert).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::database::Database;
+    use sea_orm::EntityTrait;
+
+    #[tokio::test]
+    async fn an_event_is_there_exactly_when_its_transaction_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::open(&format!("sqlite://{}/k.db", folder.path().display()), 2).await.unwrap();
+        db.migrate().await.unwrap();
+        let (user, job) = (ids::new(), ids::new());
+        let event = Event::new(EventType::ScanRequested, Actor::user(user, "ada"), "job")
+            .subject(job)
+            .job(job)
+            .request("r-1")
+            .detail("mode", "full");
+        let write = db.begin().await.unwrap();
+        event.clone().write(&*write).await.unwrap();
+        write.rollback().await.unwrap();
+        assert_eq!(Entity::find().all(db.reader()).await.unwrap(), []);
+        let write = db.begin().await.unwrap();
+        event.write(&*write).await.unwrap();
+        write.commit().await.unwrap();
+        let rows = Entity::find().all(db.reader()).await.unwrap();
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((row.event_type.as_str(), row.outcome, row.seq), ("scan.requested", Outcome::Success, None));
+        assert_eq!((row.actor_type, row.actor_id.clone()), (ActorType::User, Some(user.to_string())));
+        assert_eq!((row.job_id, row.request_id.as_deref()), (Some(job), Some("r-1")));
+        assert_eq!(row.details, serde_json::json!({"mode": "full"}));
+        let age = clock::now(db.reader()).await.unwrap() - row.at;
+        assert!(age >= chrono::TimeDelta::zero() && age < chrono::TimeDelta::minutes(1), "{age}");
+    }
+
+    #[test]
+    fn event_types_are_distinct() {
+        let names: std::collections::HashSet<_> = EventType::ALL.iter().map(|event| event.as_str()).collect();
+        assert_eq!(names.len(), EventType::ALL.len());
+    }
+}
