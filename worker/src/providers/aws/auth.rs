@@ -3,9 +3,10 @@
 use super::transport;
 use crate::providers::http::Outbound;
 use aws_config::{
-    BehaviorVersion, ConfigLoader, Region, SdkConfig, environment::EnvironmentVariableRegionProvider,
-    meta::region::ProvideRegion, profile::ProfileFileRegionProvider, retry::RetryConfig,
-    stalled_stream_protection::StalledStreamProtectionConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
+    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableRegionProvider, meta::region::ProvideRegion,
+    profile::ProfileFileCredentialsProvider, profile::ProfileFileRegionProvider, provider_config::ProviderConfig,
+    retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, sts::AssumeRoleProvider,
+    timeout::TimeoutConfig,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use keywright_jobs::provider::{ProviderError, Target};
@@ -99,26 +100,33 @@ impl Login {
         stand_in: Option<&AccessKey>,
     ) -> SdkConfig {
         let home = self.home_region().await;
-        let mut loader: ConfigLoader = aws_config::defaults(BehaviorVersion::latest())
+        let client = transport::gated(pools, outbound);
+        // for the look-up of credentials alone; our own calls are retried by `Outbound`
+        let retries = RetryConfig::standard().with_max_attempts(3);
+        let limits = TimeoutConfig::builder()
+            .connect_timeout(timeouts.connect)
+            .read_timeout(timeouts.attempt)
+            .operation_attempt_timeout(timeouts.attempt)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(home.clone())
-            .http_client(transport::gated(pools, outbound))
-            // for the look-up of credentials alone; our own calls are retried by `Outbound`
-            .retry_config(RetryConfig::standard().with_max_attempts(3))
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(timeouts.connect)
-                    .read_timeout(timeouts.attempt)
-                    .operation_attempt_timeout(timeouts.attempt)
-                    .build(),
-            );
-        if let Some(profile) = &self.profile {
-            loader = loader.profile_name(profile);
-        }
+            .http_client(client.clone())
+            .retry_config(retries.clone())
+            .timeout_config(limits.clone())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = &self.endpoint {
             loader = loader.endpoint_url(endpoint.as_str());
         }
-        if let Some(key) = stand_in.filter(|_| self.profile.is_none()) {
+        if let Some(profile) = &self.profile {
+            let environment = ProviderConfig::without_region()
+                .with_region(Some(home.clone()))
+                .with_http_client(client)
+                .with_retry_config(retries)
+                .with_timeout_config(limits);
+            // not the default chain, in which an access key in the environment comes before the profile that was asked for
+            let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&environment);
+            loader = loader.profile_name(profile).credentials_provider(credentials.build());
+        } else if let Some(key) = stand_in {
             let secret = key.secret.expose_secret();
             loader = loader.credentials_provider(Credentials::new(&key.id, secret, None, None, "keywright"));
         }

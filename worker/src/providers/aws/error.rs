@@ -89,7 +89,7 @@ impl Call<'_> {
                 self.unavailable("the source of credentials did not answer in time")
             }
             Some(CredentialsError::CredentialsNotLoaded(_)) => ProviderError::Unauthenticated {
-                detail: "no AWS credentials were found; give the worker some, or name a profile or role".to_owned(),
+                detail: "no AWS credentials were found: the worker has none, or has no such profile".to_owned(),
             },
             Some(_) => ProviderError::Unauthenticated {
                 detail:

@@ -330,6 +330,17 @@ async fn a_role_is_assumed_at_the_same_endpoint_and_its_refusal_is_told() {
     assert_eq!(server.asked().len(), 1);
 }
 
+#[tokio::test]
+async fn a_profile_that_does_not_exist_is_not_replaced_by_another_identity() {
+    let server = Scripted::new(vec![secrets(&["a"], None)]).await;
+    let settings = json!({"endpoint": server.url, "profile": "keywright-test-no-such-profile"});
+    let target = Target { auth_mode: "profile".to_owned(), ..target(settings, &["eu-west-1"]) };
+    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let error = inventory.list(&scope(secretsmanager::KIND), None).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Unauthenticated { .. }), "{error}");
+    assert!(server.asked().is_empty());
+}
+
 /// Every SDK call of this folder is one that lists or describes. A new call must be added here, in sight of a reviewer.
 #[test]
 fn no_call_reads_a_value() {
