@@ -1,3 +1,10 @@
 //! The integration tests, in one binary.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy exempts functions marked as tests, not the ones that they call"
+)]
 
 mod aws;
