@@ -88,7 +88,11 @@ impl TestApi {
 
     /// Change a thing
     #[oai(path = "/api/things/:id", method = "patch", operation_id = "updateThing")]
-    async fn update(&self, _id: Path<Uuid>, body: Json<ThingPatch>) -> Result<Json<String>, ApiError> {
+    async fn update(
+        &self,
+        #[oai(name = "id")] _id: Path<Uuid>,
+        body: Json<ThingPatch>,
+    ) -> Result<Json<String>, ApiError> {
         Ok(Json(format!("{:?} {:?}", body.0.name, body.0.colour)))
     }
 

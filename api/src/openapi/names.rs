@@ -15,6 +15,7 @@ pub(super) fn normalise(document: &mut Value) {
             {
                 *name = usual_case(name);
             }
+            strip_defaults(parameter);
         }
         for (_, response) in members(operation.get_mut("responses")) {
             if let Some(Value::Object(headers)) = response.get_mut("headers") {
@@ -28,6 +29,16 @@ pub(super) fn normalise(document: &mut Value) {
         }
     });
     lift_annotations(document);
+}
+
+/// What holds anyway: not deprecated, and a way of writing lists for what is no list.
+fn strip_defaults(parameter: &mut Value) {
+    let is_list = parameter.pointer("/schema/type") == Some(&json!("array"));
+    if let Some(parameter) = parameter.as_object_mut() {
+        parameter.retain(|member, value| {
+            !(member == "deprecated" && *value == Value::Bool(false) || member == "explode" && !is_list)
+        });
+    }
 }
 
 fn usual_case(name: &str) -> String {
