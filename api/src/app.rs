@@ -9,15 +9,17 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
-use poem::{EndpointExt, IntoEndpoint, Response};
+use poem::{EndpointExt, IntoEndpoint, Request, Response};
 use poem_openapi::{OpenApi, OpenApiService};
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::Conformance;
 use crate::edge::{Edge, RequestIds};
+use crate::error::ApiError;
 use crate::page::CursorKey;
-use crate::strict::{Gate, Operations, StrictInput};
+use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::{docs, openapi};
 
 /// What the facade needs beside its operations.
@@ -40,6 +42,14 @@ pub struct Options {
 #[derive(Debug, Clone, Default)]
 pub struct Draining(pub CancellationToken);
 
+/// While draining, nothing new is begun; only liveness is still answered.
+#[async_trait]
+impl Gate for Draining {
+    async fn admit(&self, _: &mut Request, operation: &Operation) -> Result<(), ApiError> {
+        if self.0.is_cancelled() && operation.pattern != "/health" { Err(ApiError::draining()) } else { Ok(()) }
+    }
+}
+
 /// The endpoint that serves `api`.
 ///
 /// # Errors
@@ -51,7 +61,9 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let operations = Arc::new(Operations::compile(&document, docs::PAGES)?);
     let service = OpenApiService::new(api, "Keywright", env!("CARGO_PKG_VERSION"));
     let router = docs::pages(&document).nest_no_strip("/", service.into_endpoint());
-    let inner = StrictInput::new(operations, options.gates, router).data(options.cursor_key).data(options.draining);
+    let mut gates: Vec<Arc<dyn Gate>> = vec![Arc::new(options.draining.clone())];
+    gates.extend(options.gates);
+    let inner = StrictInput::new(operations, gates, router).data(options.cursor_key).data(options.draining);
     Ok(if options.check_answers {
         Edge::new(options.request_ids, Conformance::new(inner)).boxed()
     } else {

@@ -84,11 +84,15 @@ fn policy(html: &str) -> String {
     )
 }
 
-/// The contents of the script elements, as a browser delimits them.
+/// The contents of the script elements, as a browser delimits them: to the first end tag, whatever is in between.
 fn scripts(html: &str) -> impl Iterator<Item = &str> {
-    html.split("<script")
-        .skip(1)
-        .filter_map(|rest| rest.split_once('>')?.1.split_once("</script>").map(|(body, _)| body))
+    let mut rest = html;
+    std::iter::from_fn(move || {
+        let (_, tag) = rest.split_once("<script")?;
+        let (script, after) = tag.split_once('>')?.1.split_once("</script>")?;
+        rest = after;
+        Some(script)
+    })
 }
 
 fn sha256(text: &str) -> String {
@@ -128,13 +132,9 @@ mod tests {
     #[test]
     fn pages_hold_the_document_and_load_nothing() {
         for html in [swagger_ui(&document()), redoc(&document()), errors()] {
-            let outside: String = {
-                let mut outside = html.clone();
-                for script in scripts(&html) {
-                    outside = outside.replace(script, "");
-                }
-                outside
-            };
+            let outside = scripts(&html).fold(html.clone(), |outside, script| outside.replace(script, ""));
+            // names of XML namespaces in the pictures of the style sheet are not loaded
+            let outside = outside.replace("http://www.w3.org/", "");
             assert!(!outside.contains("http://") && !outside.contains("https://"), "{outside:.500}");
             assert!(!outside.contains("<link") && !outside.contains(" src="), "{outside:.500}");
             assert!(!html.contains("cdn.redoc.ly") && !html.contains("fonts.googleapis"));
@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(scripts(&html).count(), 2);
         assert_eq!(policy.matches("'sha256-").count(), 2);
         assert!(!html.contains(" onload=") && !html.contains('\r'), "inline handlers or CR would need other hashes");
+        let bundle = scripts(&html).next().unwrap();
+        assert!(bundle.len() > 1_000_000 && bundle.contains("<script>"), "a script may speak of scripts");
         assert!(super::policy(&errors()).contains("script-src 'none'"));
     }
 }

@@ -37,7 +37,7 @@ impl FieldError {
     }
 }
 
-/// The documented shape of a refusal. It is only written: [`ApiError`] is what the code works with.
+/// Why a request was refused or failed (RFC 9457).
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct Problem {

@@ -15,6 +15,8 @@ mod names;
 mod schemas;
 pub mod statuses;
 
+use std::collections::BTreeSet;
+
 use poem_openapi::registry::Registry;
 use poem_openapi::types::Type;
 use poem_openapi::{OpenApi, OpenApiService};
@@ -88,7 +90,7 @@ pub fn finish(mut document: Value, options: Options) -> Value {
 #[must_use]
 pub fn problems<T: OpenApi>(document: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
+    let mut ids = BTreeSet::new();
     let mut count = 0;
     for (method, path, operation) in operations(document) {
         count += 1;
@@ -101,6 +103,14 @@ pub fn problems<T: OpenApi>(document: &Value) -> Vec<String> {
         }
         if operation.get("summary").and_then(Value::as_str).is_none_or(str::is_empty) {
             found.push(format!("{at} has no summary"));
+        }
+        let parameters = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
+        let named: BTreeSet<_> = parameters
+            .filter(|parameter| parameter.get("in") == Some(&json!("path")))
+            .filter_map(|parameter| parameter.get("name")?.as_str())
+            .collect();
+        if named != path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect() {
+            found.push(format!("{at}: the path parameters are declared as {named:?}"));
         }
         if operation.get("tags").and_then(Value::as_array).is_none_or(Vec::is_empty) {
             found.push(format!("{at} has no tag"));

@@ -10,7 +10,7 @@ mod sort;
 
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::Object;
-use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
+use poem_openapi::types::{Example, ParseFromJSON, ToJSON, Type};
 
 pub use self::cursor::{CursorKey, Key};
 pub use self::keyset::Slice;
@@ -36,7 +36,7 @@ pub struct Page<T: Type + ParseFromJSON + ToJSON> {
 
 /// Where a page lies in its list.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", example)]
 pub struct PageMeta {
     /// The most rows that this page could have had.
     #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
@@ -47,6 +47,12 @@ pub struct PageMeta {
     pub next_cursor: Option<String>,
     /// The rows of the whole list; null unless asked for by `includeTotal=true`.
     pub total: Option<u64>,
+}
+
+impl Example for PageMeta {
+    fn example() -> Self {
+        Self { limit: DEFAULT_LIMIT, has_more: false, next_cursor: None, total: None }
+    }
 }
 
 /// The part of a list that a request asks for.

@@ -1,8 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use async_trait::async_trait;
 use poem::http::{HeaderMap, Method, StatusCode};
-use poem::{Body, Endpoint, Request};
+use poem::{Body, Endpoint};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{Form, Json};
 use poem_openapi::{ApiRequest, Enum, Object};
@@ -12,10 +11,10 @@ use uuid::Uuid;
 use super::*;
 use crate::answer::{Created, NoContent};
 use crate::context;
-use crate::error::{ApiError, Code};
+use crate::error::Code;
 use crate::patch::Patch;
 use crate::routes::Tag;
-use crate::strict::{MAX_BODY, Operation};
+use crate::strict::MAX_BODY;
 use crate::timestamp::Timestamp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -88,7 +87,11 @@ impl TestApi {
 
     /// Change a thing
     #[oai(path = "/api/things/:id", method = "patch", operation_id = "updateThing")]
-    async fn update(&self, _id: Path<Uuid>, body: Json<ThingPatch>) -> Result<Json<String>, ApiError> {
+    async fn update(
+        &self,
+        #[oai(name = "id")] _id: Path<Uuid>,
+        body: Json<ThingPatch>,
+    ) -> Result<Json<String>, ApiError> {
         Ok(Json(format!("{:?} {:?}", body.0.name, body.0.colour)))
     }
 
@@ -104,13 +107,6 @@ impl TestApi {
     #[oai(path = "/api/panic", method = "get", operation_id = "panic")]
     async fn panic(&self) -> Result<NoContent, ApiError> {
         panic!("hunter2")
-    }
-
-    /// Wait for the end
-    #[oai(path = "/api/wait", method = "get", operation_id = "wait")]
-    async fn wait(&self, draining: poem::web::Data<&Draining>) -> Result<Json<String>, ApiError> {
-        draining.0.0.cancelled().await;
-        Ok(Json("drained".to_owned()))
     }
 
     /// Answer what is not documented
@@ -245,6 +241,8 @@ async fn query_parameters_are_known_single_and_valid() {
     let answer = send(&app(), request).await;
     assert_problem(&answer, Code::ValidationFailed);
     assert_eq!(answer.pointers(), ["/header/X-Count type"]);
+    let answer = get("/api/things?limit=256").await;
+    assert!(answer.body.contains("Must be at most 255."), "{}", answer.body);
 }
 
 #[tokio::test]
@@ -400,4 +398,15 @@ async fn gates_decide_before_the_input_is_looked_at() {
     let answer = send(&build(TestApi, gated).unwrap(), request).await;
     assert_problem(&answer, Code::TokenMissing);
     assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"keywright\"");
+}
+
+#[tokio::test]
+async fn nothing_new_is_begun_while_draining() {
+    let options = options();
+    let draining = options.draining.clone();
+    let app = build(TestApi, options).unwrap();
+    draining.0.cancel();
+    let answer = send(&app, Request::builder().uri_str("/api/request-id").finish()).await;
+    assert_problem(&answer, Code::Draining);
+    assert_eq!(answer.headers["retry-after"], "1");
 }

@@ -2,17 +2,35 @@
 
 use serde_json::{Map, Value, json};
 
-use super::each_operation;
+use super::{each_operation, set};
 use crate::page::{DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET};
+use crate::strict::resolve;
 
 pub(super) fn add_parameters(document: &mut Value) {
+    let schemas = json!({ "components": { "schemas": document.pointer("/components/schemas") } });
     each_operation(document, |_, _, operation| {
+        for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+            say_how_to_repeat(&schemas, parameter);
+        }
         if is_list(operation)
             && let Value::Array(parameters) = operation.entry("parameters").or_insert_with(|| json!([]))
         {
             parameters.extend(paging());
         }
     });
+}
+
+/// Lists in the query mean "any of these"; only enumerations may be written with commas ([`crate::strict`]).
+fn say_how_to_repeat(document: &Value, parameter: &mut Value) {
+    let Some(items) = parameter.pointer("/schema/items") else { return };
+    let how = if resolve(document, items).get("enum").is_some() {
+        "Any of several: repeat the parameter, or separate by commas."
+    } else {
+        "Any of several: repeat the parameter."
+    };
+    let said = parameter.get("description").and_then(Value::as_str).unwrap_or_default();
+    let description = format!("{said} {how}").trim_start().to_owned();
+    set(parameter, "description", json!(description));
 }
 
 /// Whether the operation's 200 is a [`crate::page::Page`], whose schemas poem names `Page_…`.

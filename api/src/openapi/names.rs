@@ -15,11 +15,15 @@ pub(super) fn normalise(document: &mut Value) {
             {
                 *name = usual_case(name);
             }
+            strip_defaults(parameter);
         }
         for (_, response) in members(operation.get_mut("responses")) {
             if let Some(Value::Object(headers)) = response.get_mut("headers") {
                 *headers =
                     std::mem::take(headers).into_iter().map(|(name, header)| (usual_case(&name), header)).collect();
+            }
+            for (_, header) in members(response.get_mut("headers")) {
+                strip_defaults(header);
             }
             strip_media_parameters(response);
         }
@@ -27,7 +31,17 @@ pub(super) fn normalise(document: &mut Value) {
             strip_media_parameters(body);
         }
     });
-    lift_annotations(document);
+    tidy(document);
+}
+
+/// What holds anyway: not deprecated, and a way of writing lists for what is no list.
+fn strip_defaults(parameter: &mut Value) {
+    let is_list = parameter.pointer("/schema/type") == Some(&json!("array"));
+    if let Some(parameter) = parameter.as_object_mut() {
+        parameter.retain(|member, value| {
+            !(member == "deprecated" && *value == Value::Bool(false) || member == "explode" && !is_list)
+        });
+    }
 }
 
 fn usual_case(name: &str) -> String {
@@ -50,19 +64,21 @@ fn strip_media_parameters(holder: &mut Value) {
     }
 }
 
-/// Poem says things about a reference as `{allOf: [{$ref}, {nullable: true}], nullable: true}`: the second member repeats the
-/// annotations and says nothing that validates, and generators choke on it.
-fn lift_annotations(value: &mut Value) {
+/// Schemas wherever they are.
+fn tidy(value: &mut Value) {
     match value {
         Value::Object(object) => {
             lift(object);
-            object.values_mut().for_each(lift_annotations);
+            exact_integer(object);
+            object.values_mut().for_each(tidy);
         }
-        Value::Array(items) => items.iter_mut().for_each(lift_annotations),
+        Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
 }
 
+/// Poem says things about a reference as `{allOf: [{$ref}, {nullable: true}], nullable: true}`: the second member repeats the
+/// annotations and says nothing that validates, and generators choke on it.
 fn lift(object: &mut Map<String, Value>) {
     const ANNOTATIONS: [&str; 8] =
         ["nullable", "description", "readOnly", "writeOnly", "deprecated", "default", "example", "title"];
@@ -74,6 +90,36 @@ fn lift(object: &mut Map<String, Value>) {
         let said = std::mem::take(said);
         all_of.truncate(1);
         object.extend(said);
+    }
+}
+
+/// Integers as generators know them, `int32` and `int64`, with whole bounds; poem names Rust's types and bounds by floats.
+fn exact_integer(schema: &mut Map<String, Value>) {
+    if schema.get("type") != Some(&json!("integer")) {
+        return;
+    }
+    for bound in ["minimum", "maximum", "multipleOf"] {
+        if let Some(value) = schema.get_mut(bound)
+            && let Some(float) = value.as_f64()
+        {
+            // bounds are small whole numbers written as floats
+            *value = json!(float as i64);
+        }
+    }
+    let (format, min, max) = match schema.get("format").and_then(Value::as_str) {
+        Some("int8") => ("int32", Some(i64::from(i8::MIN)), Some(i64::from(i8::MAX))),
+        Some("int16") => ("int32", Some(i64::from(i16::MIN)), Some(i64::from(i16::MAX))),
+        Some("uint8") => ("int32", Some(0), Some(i64::from(u8::MAX))),
+        Some("uint16") => ("int32", Some(0), Some(i64::from(u16::MAX))),
+        Some("uint32") => ("int64", Some(0), Some(i64::from(u32::MAX))),
+        Some("uint64") => ("int64", Some(0), None),
+        _ => return,
+    };
+    schema.insert("format".to_owned(), json!(format));
+    for (bound, value) in [("minimum", min), ("maximum", max)] {
+        if let Some(value) = value {
+            schema.entry(bound).or_insert(json!(value));
+        }
     }
 }
 

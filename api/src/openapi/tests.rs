@@ -61,7 +61,10 @@ enum Tags {
 impl Api {
     /// List things
     #[oai(path = "/api/things", method = "get", operation_id = "listThings")]
-    async fn list(&self, _colour: Query<Option<Vec<Colour>>>) -> Result<Json<Page<Thing>>, ApiError> {
+    async fn list(
+        &self,
+        #[oai(name = "colour")] _colour: Query<Option<Vec<Colour>>>,
+    ) -> Result<Json<Page<Thing>>, ApiError> {
         Err(ApiError::draining())
     }
 
@@ -77,13 +80,17 @@ impl Api {
 
     /// Get a thing
     #[oai(path = "/api/things/:id", method = "get", operation_id = "getThing")]
-    async fn get(&self, _id: Path<Uuid>) -> Result<Found<Thing>, ApiError> {
+    async fn get(&self, #[oai(name = "id")] _id: Path<Uuid>) -> Result<Found<Thing>, ApiError> {
         Err(ApiError::draining())
     }
 
     /// Change a thing
     #[oai(path = "/api/things/:id", method = "patch", operation_id = "updateThing")]
-    async fn update(&self, _id: Path<Uuid>, _body: Json<ThingPatch>) -> Result<Found<Thing>, ApiError> {
+    async fn update(
+        &self,
+        #[oai(name = "id")] _id: Path<Uuid>,
+        _body: Json<ThingPatch>,
+    ) -> Result<Found<Thing>, ApiError> {
         Err(ApiError::draining())
     }
 
@@ -91,7 +98,7 @@ impl Api {
     #[oai(path = "/api/things/:id", method = "delete", operation_id = "deleteThing")]
     async fn delete(
         &self,
-        _id: Path<Uuid>,
+        #[oai(name = "id")] _id: Path<Uuid>,
         #[oai(name = "If-Match")] _version: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         Err(ApiError::draining())

@@ -111,3 +111,46 @@ impl SystemApi {
         Ok(Json(Version { name: "keywright".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use poem::{Endpoint, Request};
+
+    use super::*;
+    use crate::app::{self, Draining};
+    use crate::page::CursorKey;
+
+    struct Fixed(Ready);
+
+    #[async_trait]
+    impl Readiness for Fixed {
+        async fn check(&self) -> Ready {
+            self.0.clone()
+        }
+    }
+
+    async fn get(uri: &str, ready: Ready) -> (u16, String) {
+        let options = app::Options {
+            cursor_key: CursorKey::new(b"test"),
+            request_ids: Arc::new(|| "made".to_owned()),
+            gates: Vec::new(),
+            draining: Draining::default(),
+            document: crate::openapi::Options::default(),
+            check_answers: true,
+        };
+        let app = app::build(SystemApi::new(Arc::new(Fixed(ready))), options).unwrap();
+        let mut response = app.get_response(Request::builder().uri_str(uri).finish()).await;
+        (response.status().as_u16(), response.take_body().into_string().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_is_200_degraded_or_503() {
+        let ready = |ready, degraded| Ready { ready, degraded, reasons: vec!["no schema".to_owned()] };
+        let (status, body) = get("/ready", ready(true, true)).await;
+        assert_eq!((status, body.as_str()), (200, r#"{"degraded":true,"ready":true,"reasons":["no schema"]}"#));
+        let (status, body) = get("/ready", ready(false, false)).await;
+        assert!(status == 503 && body.contains("database_unavailable") && body.contains("no schema"), "{body}");
+        assert_eq!(get("/health", ready(false, false)).await.0, 200);
+        assert!(get("/api/system/version", ready(true, false)).await.1.contains(env!("CARGO_PKG_VERSION")));
+    }
+}
