@@ -29,7 +29,7 @@ export KWTEST_POSTGRES_URL
 if [ -t 1 ]; then export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always}; fi
 
 # The binaries too: the tests start them as processes.
-(cargo build --workspace && cargo test --workspace "$@") </dev/null 2>&1 | tee "$work/output" &
+(cargo build --workspace && cargo test --workspace --no-fail-fast "$@") </dev/null 2>&1 | tee "$work/output" &
 status=0
 wait %% || status=$?
 
