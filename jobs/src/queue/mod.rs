@@ -4,11 +4,11 @@
 //! that lost its lease writes nothing; a lost worker's jobs are run by another. The row's `epoch` is the fence: it rises with
 //! every claim, rescue and give-back and never restarts, and every write of an attempt names the epoch it was claimed with.
 //!
-//! * [`enqueue`]: a job row in the caller's transaction
+//! * [`mod@enqueue`]: a job row in the caller's transaction
 //! * [`claim`]: due rows for a worker; lapsed leases back to the queue
 //! * [`lease`]: renewing, progress and news of cancellation, on a thread of its own
 //! * [`outcome`]: how attempts end, and how a parent ends with its last child
-//! * [`control`]: cancel
+//! * [`control`]: canceling a job
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`backend`]: the face that apalis sees
 

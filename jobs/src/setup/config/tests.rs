@@ -225,3 +225,13 @@ fn the_sqlite_file_is_found_in_the_url() {
     assert_eq!(url.sqlite_path().as_deref(), Some(Path::new("/var/lib/kw.db")));
     assert_eq!(url.kind(), DatabaseKind::Sqlite);
 }
+
+#[test]
+fn the_documented_table_is_the_one_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once("<!-- settings -->\n").unwrap();
+    let (documented, _) = rest.split_once("<!-- /settings -->").unwrap();
+    let table = markdown_table();
+    assert!(documented == table, "replace the table of docs/OPERATIONS.md with:\n\n{table}");
+}
