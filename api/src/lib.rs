@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod app;
+pub mod auth;
 mod conformance;
 pub mod context;
 mod docs;

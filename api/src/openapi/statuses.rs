@@ -6,7 +6,13 @@ use super::{Options, each_operation};
 use crate::error::{Code, PROBLEM_JSON};
 
 /// Refusals that do not follow from an operation's parameters, body and credentials, by `operationId`.
-pub const EXTRA: &[(&str, &[u16])] = &[("getReadiness", &[503])];
+pub const EXTRA: &[(&str, &[u16])] = &[
+    ("getReadiness", &[503]),
+    ("login", &[401, 403]),
+    ("refresh", &[401, 403]),
+    ("logout", &[409]),
+    ("changePassword", &[409]),
+];
 
 pub(super) fn document_refusals(document: &mut Value, options: Options) {
     each_operation(document, |path, method, operation| {

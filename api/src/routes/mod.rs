@@ -15,12 +15,14 @@
 //!
 //! An operation that can refuse with more than the rules of [`crate::openapi`] derive has a line in its table of extras.
 
+pub mod auth;
 pub mod system;
+pub mod tokens;
 
 use poem_openapi::Tags;
 
 /// Every operation that the server has: THE list.
-pub type Api = system::SystemApi;
+pub type Api = (system::SystemApi, auth::AuthApi, tokens::TokensApi);
 
 /// The sections of the document.
 #[derive(Tags)]

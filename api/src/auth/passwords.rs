@@ -1,0 +1,137 @@
+//! Passwords: argon2id (RFC 9106) at OWASP's floor, a bounded number of hashes at once, and the same work for every attempt.
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher, PasswordVerifier},
+};
+use keywright_jobs::setup::ids;
+use secrecy::{ExposeSecret, SecretString};
+use std::{num::NonZeroUsize, sync::Arc, thread::available_parallelism};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+/// OWASP's floor for argon2id: 19 MiB, two passes, one lane.
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// Fewest characters of a password that a person sets.
+pub const MIN_LENGTH: usize = 12;
+/// Most characters, so that nobody has megabytes hashed.
+pub const MAX_LENGTH: usize = 1024;
+
+/// 32 characters that people do not mistake for each other: five bits each.
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+const GENERATED_LENGTH: usize = 24;
+
+/// A password could not be hashed or compared.
+#[derive(Debug, Error)]
+#[error("passwords cannot be hashed now: {0}")]
+pub struct HashError(&'static str);
+
+/// Hashes and compares, never on more threads than leave one core to everything else.
+#[derive(Clone)]
+pub struct Passwords {
+    slots: Arc<Semaphore>,
+    /// The hash of nobody's password: unknown users cost as much as known ones.
+    decoy: Arc<str>,
+}
+
+impl Passwords {
+    /// # Errors
+    /// [`HashError`] when the system gives no randomness.
+    pub fn new() -> Result<Self, HashError> {
+        let slots = available_parallelism().map_or(1, NonZeroUsize::get).saturating_sub(1).max(1);
+        let decoy = hash(&generate()?)?.into();
+        Ok(Self { slots: Arc::new(Semaphore::new(slots)), decoy })
+    }
+
+    /// The PHC string to be stored.
+    ///
+    /// # Errors
+    /// [`HashError`] when the system gives no randomness or memory.
+    pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
+        self.run(move || hash(&password)).await
+    }
+
+    /// Whether it is the password whose PHC string was stored. None stored: no, after the same work.
+    ///
+    /// # Errors
+    /// [`HashError`] when the system gives no memory or the stored text is no PHC string.
+    pub async fn verify(&self, password: SecretString, stored: Option<&str>) -> Result<bool, HashError> {
+        let known = stored.is_some();
+        let phc: Arc<str> = stored.map_or_else(|| Arc::clone(&self.decoy), Into::into);
+        let same = self.run(move || compare(&password, &phc)).await?;
+        Ok(same && known)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
+    ) -> Result<T, HashError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| HashError("shutting down"))?;
+        // The slot goes into the thread: a client that hangs up frees it only when the work is done.
+        let job = move || {
+            let outcome = work();
+            drop(slot);
+            outcome
+        };
+        tokio::task::spawn_blocking(job).await.map_err(|_| HashError("the hashing thread failed"))?
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>, HashError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError("wrong parameters"))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash(password: &SecretString) -> Result<String, HashError> {
+    let salt = ids::random::<16>().map_err(|_| HashError("no randomness"))?;
+    let phc = argon2()?.hash_password_with_salt(password.expose_secret().as_bytes(), &salt);
+    Ok(phc.map_err(|_| HashError("argon2 failed"))?.to_string())
+}
+
+fn compare(password: &SecretString, phc: &str) -> Result<bool, HashError> {
+    use argon2::password_hash::Error;
+    match argon2()?.verify_password(password.expose_secret().as_bytes(), phc) {
+        Ok(()) => Ok(true),
+        Err(Error::PasswordInvalid) => Ok(false),
+        Err(_) => Err(HashError("argon2 failed")),
+    }
+}
+
+/// A password of 120 random bits that can be read aloud.
+///
+/// # Errors
+/// [`HashError`] when the system gives no randomness.
+pub fn generate() -> Result<SecretString, HashError> {
+    let random = ids::random::<GENERATED_LENGTH>().map_err(|_| HashError("no randomness"))?;
+    let letters = random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte % 32)).copied());
+    Ok(letters.map(char::from).collect::<String>().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_right_password_passes_and_no_hash_repeats() {
+        let passwords = Passwords::new().unwrap();
+        let first = passwords.hash("correct horse".into()).await.unwrap();
+        assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
+        assert_ne!(first, passwords.hash("correct horse".into()).await.unwrap());
+        assert!(passwords.verify("correct horse".into(), Some(&first)).await.unwrap());
+        assert!(!passwords.verify("correct horse ".into(), Some(&first)).await.unwrap());
+        assert!(!passwords.verify("correct horse".into(), None).await.unwrap());
+        assert!(passwords.verify("correct horse".into(), Some("plain")).await.is_err());
+    }
+
+    #[test]
+    fn generated_passwords_are_long_plain_and_new() {
+        let (one, two) = (generate().unwrap(), generate().unwrap());
+        assert_ne!(one.expose_secret(), two.expose_secret());
+        assert_eq!(one.expose_secret().len(), GENERATED_LENGTH);
+        assert!(one.expose_secret().bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert!(!format!("{one:?}").contains(one.expose_secret()));
+    }
+}

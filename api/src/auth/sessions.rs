@@ -1,0 +1,287 @@
+//! Sign in, refresh, sign out, and the password that it hangs on.
+
+use super::{Identity, Principal, access, cookies::Token, opaque, passwords};
+use crate::{
+    context,
+    error::{ApiError, Code},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use keywright_entities::{
+    clock, refresh_token,
+    session::{self, Which},
+    types::Outcome,
+    user_account,
+};
+use keywright_jobs::{
+    audit::{Actor, Event, EventType},
+    setup::{database::Write, ids},
+};
+use sea_orm::{ActiveModelTrait, DbErr, Set};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+/// A session ends after this, however often it is refreshed.
+const SESSION_LIFETIME: TimeDelta = TimeDelta::days(30);
+/// A session that is not refreshed for this long cannot be refreshed any more.
+const REFRESH_LIFETIME: TimeDelta = TimeDelta::days(7);
+/// Characters kept of what a client says about itself.
+const MAX_USER_AGENT: usize = 256;
+
+/// What is known of the program that signs in.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    pub user_agent: Option<String>,
+    pub address: Option<String>,
+}
+
+/// A pair of tokens, shown once.
+pub struct SignedIn {
+    pub access: SecretString,
+    pub access_ends: DateTime<Utc>,
+    pub refresh: SecretString,
+    pub refresh_ends: DateTime<Utc>,
+    pub password_generated: bool,
+}
+
+impl SignedIn {
+    /// Both tokens as cookies need them: access, refresh.
+    pub fn tokens(&self) -> (Token<'_>, Token<'_>) {
+        let access = Token { secret: &self.access, ends: self.access_ends };
+        (access, Token { secret: &self.refresh, ends: self.refresh_ends })
+    }
+}
+
+/// Starts a session. An unknown name, a wrong password and a disabled user look and cost the same.
+///
+/// # Errors
+/// 401 `login_failed`.
+pub async fn login(
+    identity: &Identity,
+    name: &str,
+    password: SecretString,
+    client: Client,
+) -> Result<SignedIn, ApiError> {
+    let user = user_account::by_name(identity.db.reader(), name).await?;
+    let stored = user.as_ref().filter(|user| !user.disabled).and_then(|user| user.password_hash.as_deref());
+    let passed = identity.passwords.verify(password, stored).await.map_err(ApiError::internal)?;
+    let Some(user) = user.as_ref().filter(|_| passed) else {
+        return Err(refuse_login(identity, user.as_ref(), &client).await?);
+    };
+    let write = identity.db.begin().await?;
+    // A password that was changed while it was compared does not start a session any more.
+    let now = user_account::by_id_locked(&*write, user.id).await?;
+    if now.is_none_or(|now| now.disabled || now.password_hash != user.password_hash) {
+        write.rollback().await?;
+        return Err(refuse_login(identity, Some(user), &client).await?);
+    }
+    let session = insert_session(&write, user.id, client).await?;
+    let signed_in = issue(identity, &write, user, &session).await?;
+    event(EventType::Login, Actor::user(user.id, user.name.as_str()), "user")
+        .subject(user.id)
+        .detail("sessionId", session.id.to_string())
+        .detail("address", session.address)
+        .write(&*write)
+        .await?;
+    write.commit().await?;
+    Ok(signed_in)
+}
+
+/// Audits the failure. A name that nobody has is not kept: it may be a password typed into the wrong field.
+async fn refuse_login(
+    identity: &Identity,
+    user: Option<&user_account::Model>,
+    client: &Client,
+) -> Result<ApiError, DbErr> {
+    let mut event = event(EventType::LoginFailed, Actor::ANONYMOUS, "user")
+        .outcome(Outcome::Denied)
+        .detail("address", client.address.clone());
+    if let Some(user) = user {
+        event = event.subject(user.id).detail("name", user.name.as_str());
+    }
+    let write = identity.db.begin().await?;
+    event.write(&*write).await?;
+    write.commit().await?;
+    Ok(ApiError::unauthorized(Code::LoginFailed, "The user name or the password is wrong."))
+}
+
+async fn insert_session(write: &Write, user: Uuid, client: Client) -> Result<session::Model, DbErr> {
+    let now = clock::micros(clock::now(&**write).await?);
+    let agent = client.user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT).collect());
+    let row = session::ActiveModel {
+        id: Set(ids::new()),
+        user_id: Set(user),
+        created_at: Set(now),
+        last_used_at: Set(now),
+        expires_at: Set(now + SESSION_LIFETIME),
+        revoked_at: Set(None),
+        user_agent: Set(agent),
+        address: Set(client.address),
+    };
+    row.insert(&**write).await
+}
+
+/// A new pair of tokens for a session.
+async fn issue(
+    identity: &Identity,
+    write: &Write,
+    user: &user_account::Model,
+    session: &session::Model,
+) -> Result<SignedIn, ApiError> {
+    let refresh = opaque::generate(opaque::REFRESH_PREFIX).map_err(ApiError::internal)?;
+    let now = clock::micros(clock::now(&**write).await?);
+    let refresh_ends = (now + REFRESH_LIFETIME).min(session.expires_at);
+    let row = refresh_token::ActiveModel {
+        hash: Set(opaque::hash(refresh.expose_secret())),
+        session_id: Set(session.id),
+        created_at: Set(now),
+        expires_at: Set(refresh_ends),
+        used_at: Set(None),
+    };
+    row.insert(&**write).await?;
+    let (access, access_ends) =
+        access::mint(&identity.keys, user.id, session.id, identity.clock.now(), session.expires_at)
+            .map_err(ApiError::internal)?;
+    Ok(SignedIn { access, access_ends, refresh, refresh_ends, password_generated: user.password_generated })
+}
+
+/// Spends a refresh token for a new pair. One that was spent before was copied: its session ends.
+///
+/// # Errors
+/// 401 `token_invalid`, `token_expired` or `token_revoked`.
+pub async fn refresh(identity: &Identity, token: &str) -> Result<SignedIn, ApiError> {
+    let invalid = || ApiError::unauthorized(Code::TokenInvalid, "This is no refresh token of this server. Log in.");
+    let revoked = || ApiError::unauthorized(Code::TokenRevoked, "The session has ended. Log in again.");
+    if token.len() > access::MAX_BYTES {
+        return Err(invalid());
+    }
+    let hash = opaque::hash(token);
+    let write = identity.db.begin().await?;
+    let row = refresh_token::by_hash(&*write, &hash).await?.ok_or_else(invalid)?;
+    let (session, user) = session::live_with_user(&*write, row.session_id).await?.ok_or_else(revoked)?;
+    if !refresh_token::spend(&*write, &hash).await? {
+        session::revoke(&*write, user.id, Which::One(session.id)).await?;
+        event(EventType::RefreshReused, Actor::ANONYMOUS, "session")
+            .subject(session.id)
+            .outcome(Outcome::Denied)
+            .detail("userId", user.id.to_string())
+            .write(&*write)
+            .await?;
+        write.commit().await?;
+        return Err(revoked());
+    }
+    if !refresh_token::in_time(&*write, &hash).await? {
+        let detail = "The refresh token's time is over. Log in again.";
+        return Err(ApiError::unauthorized(Code::TokenExpired, detail));
+    }
+    session::touch(&*write, session.id).await?;
+    let signed_in = issue(identity, &write, &user, &session).await?;
+    write.commit().await?;
+    Ok(signed_in)
+}
+
+/// Ends the caller's session.
+///
+/// # Errors
+/// 409 for an API token, which has none.
+pub async fn logout(identity: &Identity, caller: &Principal) -> Result<(), ApiError> {
+    let Some(session) = caller.session_id() else {
+        let detail = "An API token has no session to end. To end the token, DELETE it under /api/tokens.";
+        return Err(ApiError::conflict(detail));
+    };
+    let write = identity.db.begin().await?;
+    session::revoke(&*write, caller.user_id, Which::One(session)).await?;
+    event(EventType::Logout, caller.actor(), "session").subject(session).write(&*write).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+/// Ends sessions of the caller: one, or all but the one that calls.
+///
+/// # Errors
+/// 404 when the one is not among the caller's live sessions.
+pub async fn revoke(identity: &Identity, caller: &Principal, one: Option<Uuid>) -> Result<(), ApiError> {
+    let which = match (one, caller.session_id()) {
+        (Some(id), _) => Which::One(id),
+        (None, Some(own)) => Which::AllBut(own),
+        (None, None) => Which::All,
+    };
+    let write = identity.db.begin().await?;
+    let ended = session::revoke(&*write, caller.user_id, which).await?;
+    if ended == 0 && one.is_some() {
+        return Err(ApiError::not_found("session"));
+    }
+    let mut event = event(EventType::SessionRevoked, caller.actor(), "session").detail("ended", ended);
+    if let Some(id) = one {
+        event = event.subject(id);
+    }
+    event.write(&*write).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+/// Sets a new password and ends all other sessions.
+///
+/// # Errors
+/// 400 for a wrong present password and for a new one that breaks the rules.
+pub async fn change_password(
+    identity: &Identity,
+    caller: &Principal,
+    current: SecretString,
+    new: SecretString,
+) -> Result<(), ApiError> {
+    check_new_password(&current, &new)?;
+    let gone = || ApiError::unauthorized(Code::TokenRevoked, "The user is gone.");
+    let user = user_account::by_id(identity.db.reader(), caller.user_id).await?.ok_or_else(gone)?;
+    if !identity.passwords.verify(current, user.password_hash.as_deref()).await.map_err(ApiError::internal)? {
+        let write = identity.db.begin().await?;
+        let event = event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id);
+        event.outcome(Outcome::Denied).write(&*write).await?;
+        write.commit().await?;
+        return Err(ApiError::invalid("/currentPassword", "mismatch", "This is not the present password."));
+    }
+    let hash = identity.passwords.hash(new).await.map_err(ApiError::internal)?;
+    let write = identity.db.begin().await?;
+    let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;
+    if locked.password_hash != user.password_hash {
+        return Err(ApiError::conflict("The password was changed by somebody else meanwhile."));
+    }
+    store_password(&write, locked, hash, false).await?;
+    let which = caller.session_id().map_or(Which::All, Which::AllBut);
+    session::revoke(&*write, user.id, which).await?;
+    event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id).write(&*write).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+fn check_new_password(current: &SecretString, new: &SecretString) -> Result<(), ApiError> {
+    let length = new.expose_secret().chars().count();
+    if length < passwords::MIN_LENGTH || length > passwords::MAX_LENGTH {
+        let message = format!("Choose {} to {} characters.", passwords::MIN_LENGTH, passwords::MAX_LENGTH);
+        return Err(ApiError::invalid("/newPassword", "length", message));
+    }
+    if new.expose_secret() == current.expose_secret() {
+        return Err(ApiError::invalid("/newPassword", "unchanged", "Choose a password that is not the present one."));
+    }
+    Ok(())
+}
+
+/// Replaces a user's password hash in the caller's transaction.
+pub(super) async fn store_password(
+    write: &Write,
+    user: user_account::Model,
+    hash: String,
+    generated: bool,
+) -> Result<(), DbErr> {
+    let (version, now) = (user.version, clock::micros(clock::now(&**write).await?));
+    let mut user = user_account::ActiveModel::from(user);
+    user.password_hash = Set(Some(hash));
+    user.password_generated = Set(generated);
+    user.updated_at = Set(now);
+    user.version = Set(version + 1);
+    user.update(&**write).await.map(|_| ())
+}
+
+/// An event of the request that is being answered.
+pub(super) fn event(event_type: EventType, actor: Actor, subject_type: &'static str) -> Event {
+    Event::new(event_type, actor, subject_type).request(context::request_id())
+}

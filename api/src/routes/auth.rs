@@ -1,0 +1,416 @@
+//! Log in and out, the caller, their password and sessions, the public keys.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use keywright_entities::session;
+use poem::Request;
+use poem::web::cookie::CookieJar;
+use poem_openapi::param::Path;
+use poem_openapi::payload::{Form, Json};
+use poem_openapi::types::Example;
+use poem_openapi::{ApiRequest, Enum, Object, OpenApi};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::Tag;
+use crate::answer::NoContent;
+use crate::auth::sessions::{self, Client, SignedIn};
+use crate::auth::signing_keys::Jwk;
+use crate::auth::{Caller, Credential, Identity, Permission, caller, cookies, perm};
+use crate::error::{ApiError, Code};
+use crate::page::{Key, ListParams, Page, SortKey, Sorting};
+use crate::timestamp::Timestamp;
+
+/// A user name and password. The names are those of OAuth 2.
+#[derive(Object, Deserialize)]
+#[oai(example)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    #[oai(validator(min_length = 1, max_length = 200))]
+    username: String,
+    #[oai(validator(min_length = 1, max_length = 1024))]
+    password: String,
+    /// `password`, as clients of OAuth 2 send it.
+    grant_type: Option<String>,
+}
+
+impl Example for Login {
+    fn example() -> Self {
+        Self { username: "admin".to_owned(), password: "correct-horse-battery".to_owned(), grant_type: None }
+    }
+}
+
+#[derive(ApiRequest)]
+enum LoginRequest {
+    Json(Json<Login>),
+    Form(Form<Login>),
+}
+
+/// A refresh token; browsers leave it out and send their cookie.
+#[derive(Object, Deserialize)]
+#[oai(example)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    #[oai(validator(max_length = 4096))]
+    refresh_token: Option<String>,
+    /// `refresh_token`, as clients of OAuth 2 send it.
+    grant_type: Option<String>,
+}
+
+impl Example for Refresh {
+    fn example() -> Self {
+        let refresh_token = Some("kwr_l4sVbN0yq0b1mE8cJ3tQH2xkU6oZr9dWfPgA5iXeT7c".to_owned());
+        Self { refresh_token, grant_type: None }
+    }
+}
+
+#[derive(ApiRequest)]
+enum RefreshRequest {
+    Json(Json<Refresh>),
+    Form(Form<Refresh>),
+}
+
+/// The tokens of a session (RFC 6749, 5.1). Browsers also get them as HttpOnly cookies.
+#[derive(Object)]
+#[oai(example)]
+pub struct Tokens {
+    access_token: String,
+    /// `Bearer`.
+    token_type: String,
+    /// Seconds for which the access token is valid.
+    expires_in: i64,
+    /// Good for one use of `/api/auth/refresh`.
+    refresh_token: String,
+    /// The password was made by the program: set one of your own with `/api/auth/password`.
+    password_change_required: bool,
+}
+
+impl Example for Tokens {
+    fn example() -> Self {
+        Self {
+            access_token: "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9…".to_owned(),
+            token_type: "Bearer".to_owned(),
+            expires_in: 900,
+            refresh_token: "kwr_l4sVbN0yq0b1mE8cJ3tQH2xkU6oZr9dWfPgA5iXeT7c".to_owned(),
+            password_change_required: false,
+        }
+    }
+}
+
+/// A change of the caller's password.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct PasswordChange {
+    #[oai(validator(min_length = 1, max_length = 1024))]
+    current_password: String,
+    #[oai(validator(min_length = 12, max_length = 1024))]
+    new_password: String,
+}
+
+impl Example for PasswordChange {
+    fn example() -> Self {
+        Self { current_password: "qk7mz4…".to_owned(), new_password: "correct-horse-battery".to_owned() }
+    }
+}
+
+/// What somebody may do at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum Role {
+    Viewer,
+    Auditor,
+    Operator,
+    Admin,
+}
+
+impl From<keywright_entities::types::Role> for Role {
+    fn from(role: keywright_entities::types::Role) -> Self {
+        use keywright_entities::types::Role as Stored;
+        match role {
+            Stored::Viewer => Self::Viewer,
+            Stored::Auditor => Self::Auditor,
+            Stored::Operator => Self::Operator,
+            Stored::Admin => Self::Admin,
+        }
+    }
+}
+
+impl From<Role> for keywright_entities::types::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Viewer => Self::Viewer,
+            Role::Auditor => Self::Auditor,
+            Role::Operator => Self::Operator,
+            Role::Admin => Self::Admin,
+        }
+    }
+}
+
+/// By what the caller is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum CredentialType {
+    Session,
+    Token,
+}
+
+/// The caller.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct Me {
+    /// The user's id.
+    id: Uuid,
+    name: String,
+    role: Role,
+    /// What the caller may do with the credential at hand: a token may have less than its owner.
+    permissions: Vec<String>,
+    password_change_required: bool,
+    credential_type: CredentialType,
+    /// The session or the token.
+    credential_id: Uuid,
+    /// When the session or the token ends; null = never.
+    expires_at: Option<Timestamp>,
+}
+
+impl Example for Me {
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a11),
+            name: "admin".to_owned(),
+            role: Role::Admin,
+            permissions: vec!["account:self".to_owned(), "inventory:read".to_owned()],
+            password_change_required: false,
+            credential_type: CredentialType::Session,
+            credential_id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a12),
+            expires_at: Some(DateTime::UNIX_EPOCH.into()),
+        }
+    }
+}
+
+/// A session of the caller.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase")]
+pub struct Session {
+    id: Uuid,
+    /// It is the one that asks.
+    current: bool,
+    created_at: Timestamp,
+    /// To about a minute.
+    last_used_at: Timestamp,
+    expires_at: Timestamp,
+    user_agent: Option<String>,
+    /// Where the login came from.
+    address: Option<String>,
+}
+
+impl Session {
+    fn of(row: session::Model, current: Option<Uuid>) -> Self {
+        Self {
+            id: row.id,
+            current: Some(row.id) == current,
+            created_at: row.created_at.into(),
+            last_used_at: row.last_used_at.into(),
+            expires_at: row.expires_at.into(),
+            user_agent: row.user_agent,
+            address: row.address,
+        }
+    }
+}
+
+/// The public keys of this instance (RFC 7517).
+#[derive(Debug, Object)]
+pub struct JwkSet {
+    keys: Vec<Jwk>,
+}
+
+const SESSION_ORDER: Sorting<session::Model> = Sorting {
+    keys: &[SortKey {
+        name: "createdAt",
+        column: || sea_orm::ColumnTrait::into_expr(session::Column::CreatedAt),
+        nullable: false,
+        read: |row| Key::from(row.created_at),
+    }],
+    default: "-createdAt",
+    unique: SortKey {
+        name: "id",
+        column: || sea_orm::ColumnTrait::into_expr(session::Column::Id),
+        nullable: false,
+        read: |row| Key::from(row.id),
+    },
+};
+
+/// Log in and out, the caller, their password and sessions, the public keys.
+pub struct AuthApi {
+    identity: Arc<Identity>,
+}
+
+impl AuthApi {
+    #[must_use]
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self { identity }
+    }
+
+    fn hand_out(&self, tokens: SignedIn, jar: &CookieJar) -> Json<Tokens> {
+        let now: DateTime<Utc> = self.identity.clock.now();
+        let (access, refresh) = tokens.tokens();
+        self.identity.cookies.set(jar, now, access, refresh);
+        Json(Tokens {
+            access_token: tokens.access.expose_secret().to_owned(),
+            token_type: "Bearer".to_owned(),
+            expires_in: (tokens.access_ends - now).num_seconds(),
+            refresh_token: tokens.refresh.expose_secret().to_owned(),
+            password_change_required: tokens.password_generated,
+        })
+    }
+}
+
+#[OpenApi(tag = "Tag::Auth")]
+impl AuthApi {
+    /// Log in
+    ///
+    /// Starts a session. Programs use the tokens of the answer; browsers are given them as HttpOnly cookies too.
+    #[oai(path = "/api/auth/login", method = "post", operation_id = "login")]
+    async fn login(&self, request: &Request, jar: &CookieJar, body: LoginRequest) -> Result<Json<Tokens>, ApiError> {
+        let (LoginRequest::Json(Json(login)) | LoginRequest::Form(Form(login))) = body;
+        check_grant(login.grant_type.as_deref(), "password")?;
+        // Another site must not be able to sign a browser in as somebody else.
+        if cookies::is_cross_site(request) {
+            caller::require_same_origin(request)?;
+        }
+        let tokens = sessions::login(&self.identity, &login.username, login.password.into(), client(request)).await?;
+        Ok(self.hand_out(tokens, jar))
+    }
+
+    /// Refresh the tokens
+    ///
+    /// Spends the refresh token of the body, or of the cookie when the body has none, for a new pair. A refresh token is good
+    /// once: a second use ends its session.
+    #[oai(path = "/api/auth/refresh", method = "post", operation_id = "refresh")]
+    async fn refresh(
+        &self,
+        request: &Request,
+        jar: &CookieJar,
+        body: RefreshRequest,
+    ) -> Result<Json<Tokens>, ApiError> {
+        let (RefreshRequest::Json(Json(body)) | RefreshRequest::Form(Form(body))) = body;
+        check_grant(body.grant_type.as_deref(), "refresh_token")?;
+        let tokens = match (body.refresh_token.as_deref(), self.identity.cookies.read_refresh(request)) {
+            (Some(token), _) => sessions::refresh(&self.identity, token).await?,
+            (None, Some(token)) => {
+                caller::require_same_origin(request)?;
+                sessions::refresh(&self.identity, token).await?
+            }
+            (None, None) => {
+                let detail = "Send refresh_token in the body, or the cookie of a login.";
+                return Err(ApiError::unauthorized(Code::TokenMissing, detail));
+            }
+        };
+        Ok(self.hand_out(tokens, jar))
+    }
+
+    /// Log out
+    ///
+    /// Ends the caller's session: its access and refresh tokens are revoked at once.
+    #[oai(path = "/api/auth/logout", method = "post", operation_id = "logout")]
+    async fn logout(&self, caller: Caller<perm::AccountSelf>, jar: &CookieJar) -> Result<NoContent, ApiError> {
+        sessions::logout(&self.identity, &caller).await?;
+        self.identity.cookies.clear(jar);
+        Ok(NoContent::NoContent)
+    }
+
+    /// Change the password
+    ///
+    /// All other sessions of the user end. API tokens stay.
+    #[oai(path = "/api/auth/password", method = "post", operation_id = "changePassword")]
+    async fn password(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        body: Json<PasswordChange>,
+    ) -> Result<NoContent, ApiError> {
+        let (current, new) = (body.0.current_password.into(), body.0.new_password.into());
+        sessions::change_password(&self.identity, &caller, current, new).await?;
+        Ok(NoContent::NoContent)
+    }
+
+    /// Who am I
+    #[oai(path = "/api/auth/me", method = "get", operation_id = "getMe")]
+    async fn me(&self, caller: Caller<perm::AccountSelf>) -> Result<Json<Me>, ApiError> {
+        let (credential_type, credential_id, expires_at) = match caller.credential {
+            Credential::Session { id, expires_at } => (CredentialType::Session, id, Some(expires_at)),
+            Credential::ApiToken { id, expires_at, .. } => (CredentialType::Token, id, expires_at),
+        };
+        let held = Permission::ALL.iter().filter(|permission| caller.may(**permission));
+        Ok(Json(Me {
+            id: caller.user_id,
+            name: caller.user_name.clone(),
+            role: caller.role.into(),
+            permissions: held.map(|permission| permission.as_str().to_owned()).collect(),
+            password_change_required: caller.password_generated,
+            credential_type,
+            credential_id,
+            expires_at: expires_at.map(Timestamp::from),
+        }))
+    }
+
+    /// List my sessions
+    ///
+    /// Sort by `createdAt`.
+    #[oai(path = "/api/auth/sessions", method = "get", operation_id = "listSessions")]
+    async fn sessions(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        params: ListParams,
+    ) -> Result<Json<Page<Session>>, ApiError> {
+        let db = &self.identity.db;
+        let own = session::live_of(db.backend(), caller.user_id);
+        let slice = params.fetch(own, &SESSION_ORDER, db.reader()).await?;
+        Ok(Json(slice.into_page(|row| Session::of(row, caller.session_id()))))
+    }
+
+    /// End my other sessions
+    #[oai(path = "/api/auth/sessions", method = "delete", operation_id = "deleteOtherSessions")]
+    async fn end_others(&self, caller: Caller<perm::AccountSelf>) -> Result<NoContent, ApiError> {
+        sessions::revoke(&self.identity, &caller, None).await?;
+        Ok(NoContent::NoContent)
+    }
+
+    /// Get one of my sessions
+    #[oai(path = "/api/auth/sessions/:id", method = "get", operation_id = "getSession")]
+    async fn session(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<Json<Session>, ApiError> {
+        let live = session::live_with_user(self.identity.db.reader(), id.0).await?;
+        let own = live.filter(|(_, user)| user.id == caller.user_id);
+        let (row, _) = own.ok_or_else(|| ApiError::not_found("session"))?;
+        Ok(Json(Session::of(row, caller.session_id())))
+    }
+
+    /// End one of my sessions
+    #[oai(path = "/api/auth/sessions/:id", method = "delete", operation_id = "deleteSession")]
+    async fn end(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<NoContent, ApiError> {
+        sessions::revoke(&self.identity, &caller, Some(id.0)).await?;
+        Ok(NoContent::NoContent)
+    }
+
+    /// Get the public keys
+    ///
+    /// With them others can check our access tokens; whether a session has ended only this server knows.
+    #[oai(path = "/api/auth/jwks.json", method = "get", operation_id = "getJwks")]
+    async fn jwks(&self) -> Result<Json<JwkSet>, ApiError> {
+        Ok(Json(JwkSet { keys: self.identity.keys.jwks().to_vec() }))
+    }
+}
+
+fn check_grant(sent: Option<&str>, expected: &'static str) -> Result<(), ApiError> {
+    if sent.is_none_or(|sent| sent == expected) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("/grant_type", "enum", format!("Send {expected}, or leave it out.")))
+}
+
+fn client(request: &Request) -> Client {
+    Client {
+        user_agent: request.header("user-agent").map(str::to_owned),
+        address: request.remote_addr().as_socket_addr().map(|address| address.ip().to_string()),
+    }
+}

@@ -1,0 +1,166 @@
+//! API tokens: for programs, with a role, an end if wanted, and shown once.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use keywright_entities::api_token;
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::types::Example;
+use poem_openapi::{Object, OpenApi};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::Tag;
+use super::auth::Role;
+use crate::answer::{Created, NoContent};
+use crate::auth::api_tokens::{self, NewToken};
+use crate::auth::{Caller, Identity, perm};
+use crate::error::ApiError;
+use crate::page::{Key, ListParams, Page, SortKey, Sorting};
+use crate::timestamp::Timestamp;
+
+/// A token to be made.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct NewApiToken {
+    /// What it is for; only people read it.
+    #[oai(validator(min_length = 1, max_length = 200))]
+    name: String,
+    /// What it may do: no more than its owner, whatever becomes of the owner's role.
+    role: Role,
+    /// When it ends; absent = never.
+    expires_at: Option<Timestamp>,
+}
+
+impl Example for NewApiToken {
+    fn example() -> Self {
+        Self { name: "nightly scan".to_owned(), role: Role::Operator, expires_at: None }
+    }
+}
+
+/// A token for programs.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct ApiToken {
+    id: Uuid,
+    name: String,
+    role: Role,
+    /// Its owner.
+    user: Uuid,
+    /// Its first characters.
+    hint: String,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    /// To about a minute.
+    last_used_at: Option<Timestamp>,
+    /// The token itself, in the answer that made it; null ever after.
+    token: Option<String>,
+}
+
+impl Example for ApiToken {
+    fn example() -> Self {
+        Self {
+            id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a13),
+            name: "nightly scan".to_owned(),
+            role: Role::Operator,
+            user: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a11),
+            hint: "kw_l4sVbN".to_owned(),
+            created_at: DateTime::UNIX_EPOCH.into(),
+            expires_at: None,
+            last_used_at: None,
+            token: None,
+        }
+    }
+}
+
+impl ApiToken {
+    fn of(row: api_token::Model, token: Option<&SecretString>) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            role: row.role.into(),
+            user: row.user_id,
+            hint: row.hint,
+            created_at: row.created_at.into(),
+            expires_at: row.expires_at.map(Timestamp::from),
+            last_used_at: row.last_used_at.map(Timestamp::from),
+            token: token.map(|token| token.expose_secret().to_owned()),
+        }
+    }
+}
+
+const ORDER: Sorting<api_token::Model> = Sorting {
+    keys: &[SortKey {
+        name: "createdAt",
+        column: || sea_orm::ColumnTrait::into_expr(api_token::Column::CreatedAt),
+        nullable: false,
+        read: |row| Key::from(row.created_at),
+    }],
+    default: "-createdAt",
+    unique: SortKey {
+        name: "id",
+        column: || sea_orm::ColumnTrait::into_expr(api_token::Column::Id),
+        nullable: false,
+        read: |row| Key::from(row.id),
+    },
+};
+
+/// API tokens.
+pub struct TokensApi {
+    identity: Arc<Identity>,
+}
+
+impl TokensApi {
+    #[must_use]
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self { identity }
+    }
+}
+
+#[OpenApi(tag = "Tag::Users")]
+impl TokensApi {
+    /// List API tokens
+    ///
+    /// The caller's own; everybody's for an administrator. Sort by `createdAt`.
+    #[oai(path = "/api/tokens", method = "get", operation_id = "listTokens")]
+    async fn list(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        params: ListParams,
+    ) -> Result<Json<Page<ApiToken>>, ApiError> {
+        let visible = api_token::visible(api_tokens::owner(&caller));
+        let slice = params.fetch(visible, &ORDER, self.identity.db.reader()).await?;
+        Ok(Json(slice.into_page(|row| ApiToken::of(row, None))))
+    }
+
+    /// Make an API token
+    ///
+    /// It acts for the caller, with the role that is asked for, which can do no more than the caller.
+    #[oai(path = "/api/tokens", method = "post", operation_id = "createToken")]
+    async fn create(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        body: Json<NewApiToken>,
+    ) -> Result<Created<ApiToken>, ApiError> {
+        let Json(NewApiToken { name, role, expires_at }) = body;
+        let new = NewToken { name, role: role.into(), expires_at: expires_at.map(|time| time.0) };
+        let (row, token) = api_tokens::create(&self.identity, &caller, new).await?;
+        Ok(Created::at(format!("/api/tokens/{}", row.id), ApiToken::of(row, Some(&token))))
+    }
+
+    /// Get an API token
+    #[oai(path = "/api/tokens/:id", method = "get", operation_id = "getToken")]
+    async fn get(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<Json<ApiToken>, ApiError> {
+        let row = api_token::by_id(self.identity.db.reader(), api_tokens::owner(&caller), id.0).await?;
+        let row = row.filter(|row| row.revoked_at.is_none()).ok_or_else(|| ApiError::not_found("token"))?;
+        Ok(Json(ApiToken::of(row, None)))
+    }
+
+    /// Revoke an API token
+    #[oai(path = "/api/tokens/:id", method = "delete", operation_id = "deleteToken")]
+    async fn delete(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<NoContent, ApiError> {
+        api_tokens::revoke(&self.identity, &caller, id.0).await?;
+        Ok(NoContent::NoContent)
+    }
+}
