@@ -15,3 +15,4 @@ pub mod routes;
 pub mod server;
 pub mod strict;
 pub mod timestamp;
+pub mod wire;

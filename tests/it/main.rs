@@ -1,4 +1,11 @@
-//! The integration tests: one binary, so that it links once.
+//! The integration tests, in one binary.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy exempts functions marked as tests, not the ones that they call"
+)]
 
 mod architecture;
 mod aws;

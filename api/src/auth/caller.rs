@@ -18,7 +18,9 @@ use crate::{
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_entities::{
-    api_token, session,
+    api_token,
+    scope::Scope,
+    session,
     types::{ActorType, Role},
     user_account,
 };
@@ -78,6 +80,11 @@ impl Principal {
     /// 403 `permission_denied`.
     pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
         if self.may(permission) { Ok(()) } else { Err(ApiError::permission_denied(permission.as_str())) }
+    }
+
+    /// The subscriptions whose rows they may see.
+    pub fn visible(&self) -> Scope {
+        Scope::All
     }
 
     /// As the audit log and jobs name them.

@@ -16,13 +16,24 @@
 //! An operation that can refuse with more than the rules of [`crate::openapi`] derive has a line in its table of extras.
 
 pub mod auth;
+pub mod discovery;
+pub mod jobs;
+pub mod subscriptions;
 pub mod system;
 pub mod tokens;
 
 use poem_openapi::Tags;
 
 /// Every operation that the server has: THE list.
-pub type Api = (system::SystemApi, auth::AuthApi, tokens::TokensApi);
+pub type Api = (
+    system::SystemApi,
+    auth::AuthApi,
+    tokens::TokensApi,
+    subscriptions::SubscriptionsApi,
+    discovery::ScansApi,
+    discovery::AssetsApi,
+    jobs::JobsApi,
+);
 
 /// The sections of the document.
 #[derive(Tags)]

@@ -1,0 +1,7 @@
+//! Discovery: scans, and the inventory that they made.
+
+mod assets;
+mod scans;
+
+pub use assets::AssetsApi;
+pub use scans::ScansApi;

@@ -1,0 +1,150 @@
+//! Which assets a list asks for, as one condition on both databases.
+
+use crate::{
+    error::ApiError,
+    wire::{AssetType, ProviderKind, Status},
+};
+use chrono::{DateTime, Duration, Utc};
+use keywright_entities::{asset, scope::Scope, types};
+use keywright_jobs::domain::inventory::Thresholds;
+use poem_openapi::Enum;
+use sea_orm::{
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, Select,
+    sea_query::{Expr, ExprTrait, LikeExpr},
+};
+use uuid::Uuid;
+
+/// Whether removed assets are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
+pub enum Removed {
+    /// Only what is there.
+    #[default]
+    #[oai(rename = "false")]
+    Without,
+    /// Only what is gone.
+    #[oai(rename = "true")]
+    Only,
+    /// Both.
+    #[oai(rename = "any")]
+    Any,
+}
+
+/// What a list is narrowed by; a list within a field is "one of these", and fields narrow each other.
+#[derive(Clone, Debug, Default)]
+pub struct AssetFilter {
+    pub asset_types: Vec<AssetType>,
+    pub statuses: Vec<Status>,
+    pub vaults: Vec<String>,
+    pub subscriptions: Vec<Uuid>,
+    pub providers: Vec<ProviderKind>,
+    pub regions: Vec<String>,
+    pub expires_before: Option<DateTime<Utc>>,
+    pub expires_after: Option<DateTime<Utc>>,
+    pub owners: Vec<String>,
+    /// Each as `KEY:VALUE`; all of them must be there.
+    pub tags: Vec<String>,
+    pub word: Option<String>,
+    pub removed: Removed,
+    pub seen_by: Option<Uuid>,
+}
+
+/// What parts a name into words, beside its beginning.
+const SEPARATORS: &[&str] = &[" ", "/", "-", "_", ".", ":"];
+
+impl AssetFilter {
+    /// # Errors
+    /// 400 for a tag without a colon.
+    pub fn select(
+        self,
+        visible: &Scope,
+        backend: DbBackend,
+        thresholds: Thresholds,
+        now: DateTime<Utc>,
+    ) -> Result<Select<asset::Entity>, ApiError> {
+        let mut all = Condition::all().add(visible.on(asset::Column::SubscriptionId));
+        all = match self.removed {
+            Removed::Without => all.add(asset::Column::RemovedAt.is_null()),
+            Removed::Only => all.add(asset::Column::RemovedAt.is_not_null()),
+            Removed::Any => all,
+        };
+        if !self.asset_types.is_empty() {
+            all = all.add(asset::Column::AssetType.is_in(self.asset_types.into_iter().map(types::AssetType::from)));
+        }
+        if !self.providers.is_empty() {
+            all = all.add(asset::Column::Provider.is_in(self.providers.into_iter().map(types::ProviderKind::from)));
+        }
+        for (column, texts) in [
+            (asset::Column::Vault, self.vaults),
+            (asset::Column::Region, self.regions),
+            (asset::Column::Owner, self.owners),
+        ] {
+            if !texts.is_empty() {
+                all = all.add(column.is_in(texts));
+            }
+        }
+        if !self.subscriptions.is_empty() {
+            all = all.add(asset::Column::SubscriptionId.is_in(self.subscriptions));
+        }
+        if !self.statuses.is_empty() {
+            let any =
+                self.statuses.into_iter().fold(Condition::any(), |any, one| any.add(stands(one, thresholds, now)));
+            all = all.add(any);
+        }
+        if let Some(before) = self.expires_before {
+            all = all.add(asset::Column::ExpiresAt.lt(before));
+        }
+        if let Some(after) = self.expires_after {
+            all = all.add(asset::Column::ExpiresAt.gt(after));
+        }
+        if let Some(scan) = self.seen_by {
+            all = all.add(asset::Column::LastScanId.eq(scan));
+        }
+        for tag in &self.tags {
+            all = all.add(tagged(tag, backend)?);
+        }
+        if let Some(word) = self.word {
+            all = all.add(has_word(&word));
+        }
+        Ok(asset::Entity::find().filter(all))
+    }
+}
+
+/// The same bounds as [`Thresholds::status`].
+fn stands(status: Status, thresholds: Thresholds, now: DateTime<Utc>) -> Condition {
+    let end = asset::Column::ExpiresAt;
+    let critical = now + Duration::days(thresholds.critical_days);
+    let warning = now + Duration::days(thresholds.warning_days);
+    let all = Condition::all();
+    match status {
+        Status::Unknown => all.add(end.is_null()),
+        Status::Expired => all.add(end.lte(now)),
+        Status::Critical => all.add(end.gt(now)).add(end.lte(critical)),
+        Status::Warning => all.add(end.gt(critical)).add(end.lte(warning)),
+        Status::Healthy => all.add(end.gt(warning)),
+    }
+}
+
+fn tagged(tag: &str, backend: DbBackend) -> Result<Expr, ApiError> {
+    let Some((key, value)) = tag.split_once(':') else {
+        return Err(ApiError::invalid("/query/tag", "format", "A tag is KEY:VALUE."));
+    };
+    let held = match backend {
+        DbBackend::Sqlite => {
+            let path = format!("$.\"{}\"", key.replace('"', "\\\""));
+            Expr::cust_with_values("json_extract(asset.tags, ?)", [path])
+        }
+        _ => Expr::cust_with_values("asset.tags ->> $1", [key]),
+    };
+    Ok(held.eq(value))
+}
+
+/// A word of the name begins like this, in any case.
+fn has_word(word: &str) -> Condition {
+    let word = word.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let like = |pattern: String| asset::Column::NameKey.like(LikeExpr::new(pattern).escape('\\'));
+    let first = Condition::any().add(like(format!("{word}%")));
+    SEPARATORS.iter().fold(first, |any, separator| {
+        let separator = separator.replace('_', "\\_");
+        any.add(like(format!("%{separator}{word}%")))
+    })
+}

@@ -1,0 +1,418 @@
+//! Scans: asked for, under way, and what each of them found.
+
+use super::assets::{AssetView, view_of_version};
+use crate::{
+    answer::{Accepted, Found},
+    auth::{Caller, perm},
+    context,
+    error::{ApiError, Code, FieldError},
+    page::{ListParams, Page, Slice, SortKey, Sorting},
+    routes::{
+        Tag,
+        jobs::{
+            self, JobView,
+            view::{self, Counts, Scopes},
+        },
+    },
+    timestamp::Timestamp,
+    wire::{Change, JobState, ScanMode},
+};
+use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope, types};
+use keywright_jobs::{
+    domain::inventory::Thresholds,
+    kinds::discovery::request::{self, OnConflict, ScanRefused, ScanRequest},
+    queue::{Enqueued, Requester, wait::Waiters},
+    setup::{clock::Clock, database::Database},
+};
+use poem_openapi::{
+    Enum, Object, OpenApi,
+    param::{Header, Path, Query},
+    payload::Json,
+};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    sea_query::{Alias, Expr, ExprTrait, Query as Sql},
+};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Warnings shown with a scan; `counts.warnings` tells how many there are.
+const SHOWN_WARNINGS: u64 = 1000;
+
+/// Scans.
+pub struct ScansApi {
+    pub database: Database,
+    pub waiters: Waiters,
+    pub clock: Clock,
+}
+
+/// What to do when the same scan is under way already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum Conflict {
+    /// Answer with the one under way.
+    #[default]
+    Join,
+    /// Scan once more.
+    Queue,
+    /// 409 with its `jobId`.
+    Reject,
+}
+
+/// What to scan.
+#[derive(Debug, Default, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct StartScan {
+    /// Default `full`.
+    pub mode: Option<ScanMode>,
+    /// Default: every enabled subscription.
+    #[oai(validator(min_items = 1, max_items = 1000))]
+    pub subscriptions: Option<Vec<Uuid>>,
+    /// Default `join`.
+    pub on_conflict: Option<Conflict>,
+}
+
+impl poem_openapi::types::Example for StartScan {
+    fn example() -> Self {
+        Self { mode: Some(ScanMode::Full), ..Self::default() }
+    }
+}
+
+/// One look at the subscriptions. Its id is that of its job.
+#[derive(Debug, Object)]
+#[oai(rename = "Scan", rename_all = "camelCase")]
+pub struct ScanView {
+    pub id: Uuid,
+    pub mode: ScanMode,
+    pub subscriptions: Vec<Uuid>,
+    pub state: JobState,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub counts: Counts,
+    pub scopes: Option<Scopes>,
+    /// The least time that the providers' published quotas allow; null where none is known.
+    pub provider_floor_seconds: Option<f64>,
+    /// The floor divided by the time taken; null where there is no floor.
+    pub efficiency: Option<f64>,
+    /// What could not be read: the first 1,000.
+    pub warnings: Vec<ScanWarning>,
+}
+
+#[derive(Clone, Debug, Object)]
+pub struct ScanWarning {
+    /// The scope's id, as under `/api/jobs/{id}/scopes`.
+    pub scope: Uuid,
+    /// A file, an endpoint, an ARN.
+    pub path: String,
+    /// Stable.
+    pub code: String,
+    pub detail: String,
+}
+
+/// What became of one asset.
+#[derive(Debug, Object)]
+pub struct ScanResult {
+    pub change: Change,
+    /// As the scan saw it.
+    pub asset: AssetView,
+}
+
+static SCANS: Sorting<scan::Model> = Sorting {
+    keys: &[SortKey {
+        name: "createdAt",
+        column: || scan::Column::CreatedAt.into_expr().into(),
+        nullable: false,
+        read: |row| row.created_at.into(),
+    }],
+    default: "-createdAt",
+    unique: SortKey {
+        name: "id",
+        column: || scan::Column::Id.into_expr().into(),
+        nullable: false,
+        read: |row| row.id.into(),
+    },
+};
+
+static RESULTS: Sorting<asset_version::Model> = Sorting {
+    keys: &[SortKey {
+        name: "validFrom",
+        column: || asset_version::Column::ValidFrom.into_expr().into(),
+        nullable: false,
+        read: |row| row.valid_from.into(),
+    }],
+    default: "validFrom",
+    unique: SortKey {
+        name: "id",
+        column: || asset_version::Column::Id.into_expr().into(),
+        nullable: false,
+        read: |row| row.id.into(),
+    },
+};
+
+#[OpenApi(tag = "Tag::Discovery")]
+impl ScansApi {
+    /// Start a scan
+    #[oai(path = "/api/assets/discovery/scan", method = "post", operation_id = "startScan")]
+    async fn start(
+        &self,
+        caller: Caller<perm::JobsStart>,
+        /// `wait=N`: answer when it is done, at most N seconds later (0-60).
+        #[oai(name = "Prefer")]
+        prefer: Header<Option<String>>,
+        body: Json<StartScan>,
+    ) -> Result<Accepted<JobView>, ApiError> {
+        let mode = body.0.mode.unwrap_or(ScanMode::Full);
+        if mode == ScanMode::Delta {
+            return Err(ApiError::invalid("/mode", "unsupported", "This version scans full or force, not delta."));
+        }
+        let request = ScanRequest {
+            mode: mode.into(),
+            subscriptions: body.0.subscriptions,
+            on_conflict: match body.0.on_conflict.unwrap_or_default() {
+                Conflict::Join => OnConflict::Join,
+                Conflict::Queue => OnConflict::Queue,
+                Conflict::Reject => OnConflict::Reject,
+            },
+        };
+        let actor = caller.actor();
+        let requester = Requester {
+            actor: actor.actor_type,
+            id: actor.id,
+            name: actor.name,
+            request_id: Some(context::request_id()).filter(|id| !id.is_empty()),
+        };
+        let begun = request::scan(&self.database, &caller.visible(), requester, request).await;
+        let (job, joined) = match begun.map_err(refused)? {
+            Enqueued::New(job) => (job, false),
+            Enqueued::Open(job) => (job, true),
+        };
+        jobs::accepted(&self.database, &self.waiters, job, joined, prefer.0.as_deref()).await
+    }
+
+    /// List scans, newest first
+    #[oai(path = "/api/assets/discovery/scans", method = "get", operation_id = "listScans")]
+    async fn list(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        list: ListParams,
+        /// `createdAt` (default `-createdAt`).
+        sort: Query<Option<String>>,
+    ) -> Result<Json<Page<ScanView>>, ApiError> {
+        let _ = sort;
+        let slice = list.fetch(visible(&caller.visible()), &SCANS, self.database.reader()).await?;
+        let mut views = self.views(&slice.rows).await?;
+        Ok(Json(slice.into_page(|row| views.remove(&row.id).unwrap_or_else(|| ScanView::without_job(&row)))))
+    }
+
+    /// Get a scan
+    #[oai(path = "/api/assets/discovery/scans/:id", method = "get", operation_id = "getScan")]
+    async fn get(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Json<ScanView>, ApiError> {
+        let row = self.find(&caller.visible(), id.0).await?;
+        let mut views = self.views(std::slice::from_ref(&row)).await?;
+        Ok(Json(views.remove(&row.id).unwrap_or_else(|| ScanView::without_job(&row))))
+    }
+
+    /// List what a scan found
+    ///
+    /// Without `change`: everything but `unchanged`.
+    #[oai(path = "/api/assets/discovery/scans/:id/results", method = "get", operation_id = "listScanResults")]
+    async fn results(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        list: ListParams,
+        /// Only these changes.
+        change: Query<Option<Vec<Change>>>,
+    ) -> Result<Json<Page<ScanResult>>, ApiError> {
+        self.page_of_results(&caller.visible(), id.0, list, change.0).await
+    }
+
+    /// Get the state of a scan (older spelling: use /api/jobs/{id})
+    #[oai(path = "/api/assets/discovery/scan/:id/status", method = "get", operation_id = "getScanStatus")]
+    async fn status(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Found<JobView>, ApiError> {
+        let row = self.find(&caller.visible(), id.0).await?;
+        let job = job::by_id(self.database.reader(), row.id).await?.ok_or_else(|| ApiError::not_found("scan"))?;
+        let version = job.version;
+        Ok(Found::at_version(version, None, JobView::read(self.database.reader(), job).await?))
+    }
+
+    /// List what a scan found (older spelling: use /api/assets/discovery/scans/{id}/results)
+    #[oai(path = "/api/assets/discovery/scan/:id/results", method = "get", operation_id = "listScanResultsOld")]
+    async fn results_old(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        list: ListParams,
+        /// Only these changes.
+        change: Query<Option<Vec<Change>>>,
+    ) -> Result<Json<Page<ScanResult>>, ApiError> {
+        self.page_of_results(&caller.visible(), id.0, list, change.0).await
+    }
+}
+
+impl ScansApi {
+    async fn find(&self, visible_to: &Scope, id: Uuid) -> Result<scan::Model, ApiError> {
+        let found = visible(visible_to).filter(scan::Column::Id.eq(id)).one(self.database.reader()).await?;
+        found.ok_or_else(|| ApiError::not_found("scan"))
+    }
+
+    /// The views of these scans by id.
+    async fn views(&self, scans: &[scan::Model]) -> Result<HashMap<Uuid, ScanView>, ApiError> {
+        let ids: Vec<Uuid> = scans.iter().map(|scan| scan.id).collect();
+        let db = self.database.reader();
+        let jobs = job::Entity::find().filter(job::Column::Id.is_in(ids.iter().copied())).all(db).await?;
+        let open = view::open_counts(db, &jobs).await?;
+        let mut warnings: HashMap<Uuid, Vec<ScanWarning>> = HashMap::new();
+        let rows = scan_warning::Entity::find()
+            .filter(scan_warning::Column::ScanId.is_in(ids))
+            .order_by_asc(scan_warning::Column::Id)
+            .limit(SHOWN_WARNINGS)
+            .all(db)
+            .await?;
+        for row in rows {
+            let shown = ScanWarning { scope: row.job_id, path: row.path, code: row.code, detail: row.detail };
+            warnings.entry(row.scan_id).or_default().push(shown);
+        }
+        let mut by_id: HashMap<Uuid, &scan::Model> = scans.iter().map(|scan| (scan.id, scan)).collect();
+        Ok(jobs
+            .into_iter()
+            .filter_map(|job| {
+                let scan = by_id.remove(&job.id)?;
+                let job = JobView::new(job, &open);
+                let view = ScanView {
+                    state: job.state,
+                    started_at: job.started_at,
+                    completed_at: job.completed_at,
+                    counts: job.counts,
+                    scopes: job.scopes,
+                    warnings: warnings.remove(&scan.id).unwrap_or_default(),
+                    ..ScanView::without_job(scan)
+                };
+                Some((scan.id, view))
+            })
+            .collect())
+    }
+
+    async fn page_of_results(
+        &self,
+        visible_to: &Scope,
+        id: Uuid,
+        list: ListParams,
+        changes: Option<Vec<Change>>,
+    ) -> Result<Json<Page<ScanResult>>, ApiError> {
+        let scan = self.find(visible_to, id).await?;
+        let changes = changes.unwrap_or_else(|| vec![Change::Created, Change::Changed, Change::Removed]);
+        let select = asset_version::Entity::find()
+            .filter(visible_to.on(asset_version::Column::SubscriptionId))
+            .filter(found_by(scan.id, &changes));
+        let slice = list.fetch(select, &RESULTS, self.database.reader()).await?;
+        let ids: Vec<Uuid> = slice.rows.iter().map(|version| version.asset_id).collect();
+        let rows = asset::Entity::find().filter(asset::Column::Id.is_in(ids)).all(self.database.reader()).await?;
+        let assets: HashMap<Uuid, asset::Model> = rows.into_iter().map(|asset| (asset.id, asset)).collect();
+        let now = self.clock.now();
+        let pairs = slice.rows.into_iter().filter_map(|version| Some((assets.get(&version.asset_id)?, version)));
+        let slice = Slice {
+            rows: pairs.collect::<Vec<_>>(),
+            limit: slice.limit,
+            next_cursor: slice.next_cursor,
+            total: slice.total,
+        };
+        Ok(Json(slice.into_page(|(asset, version)| {
+            let made_here = version.scan_id == Some(scan.id);
+            let change = if made_here { version.change.into() } else { Change::Unchanged };
+            ScanResult { change, asset: view_of_version(asset, &version, Thresholds::default(), now) }
+        })))
+    }
+}
+
+impl ScanView {
+    fn without_job(scan: &scan::Model) -> Self {
+        Self {
+            id: scan.id,
+            mode: scan.mode.into(),
+            subscriptions: serde_json::from_value(scan.subscriptions.clone()).unwrap_or_default(),
+            state: JobState::Queued,
+            started_at: None,
+            completed_at: None,
+            counts: Counts::default(),
+            scopes: None,
+            provider_floor_seconds: None,
+            efficiency: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Scans that looked only at what the caller may see.
+fn visible(to: &Scope) -> Select<scan::Entity> {
+    let select = scan::Entity::find();
+    let Scope::Subscriptions(_) = to else { return select };
+    let hidden = job::Entity::find()
+        .select_only()
+        .column(job::Column::ParentId)
+        .filter(job::Column::ParentId.is_not_null())
+        .filter(to.on(job::Column::SubscriptionId).not());
+    select.filter(scan::Column::Id.not_in_subquery(hidden.into_query()))
+}
+
+/// The versions that tell what a scan found: those it made, and for `unchanged` those that held, in the scopes that it read to
+/// their ends, when it ended them.
+fn found_by(scan: Uuid, changes: &[Change]) -> Condition {
+    let made: Vec<types::Change> =
+        changes.iter().filter(|change| **change != Change::Unchanged).map(|change| (*change).into()).collect();
+    let mut found = Condition::any().add(
+        Condition::all().add(asset_version::Column::ScanId.eq(scan)).add(asset_version::Column::Change.is_in(made)),
+    );
+    if changes.contains(&Change::Unchanged) {
+        let part = Alias::new("part");
+        let of = |column: job::Column| Expr::col((part.clone(), column));
+        let version = |column: asset_version::Column| Expr::col((asset_version::Entity, column));
+        let read_to_its_end = Sql::select()
+            .expr(Expr::val(1))
+            .from_as(job::Entity, part.clone())
+            .and_where(of(job::Column::ParentId).eq(scan))
+            .and_where(of(job::Column::State).eq(types::JobState::Succeeded.as_str()))
+            .and_where(
+                of(job::Column::SubscriptionId).equals((asset_version::Entity, asset_version::Column::SubscriptionId)),
+            )
+            .and_where(of(job::Column::ScopeRegion).equals((asset_version::Entity, asset_version::Column::Region)))
+            .and_where(of(job::Column::ScopeKind).equals((asset_version::Entity, asset_version::Column::Kind)))
+            .and_where(version(asset_version::Column::ValidFrom).lte(of(job::Column::CompletedAt)))
+            .cond_where(
+                Condition::any()
+                    .add(version(asset_version::Column::ValidTo).is_null())
+                    .add(version(asset_version::Column::ValidTo).gt(of(job::Column::CompletedAt))),
+            )
+            .to_owned();
+        found = found.add(
+            Condition::all()
+                .add(
+                    Condition::any()
+                        .add(asset_version::Column::ScanId.is_null())
+                        .add(asset_version::Column::ScanId.ne(scan)),
+                )
+                .add(asset_version::Column::Change.ne(types::Change::Removed))
+                .add(Expr::exists(read_to_its_end)),
+        );
+    }
+    found
+}
+
+fn refused(refused: ScanRefused) -> ApiError {
+    match refused {
+        ScanRefused::UnknownSubscriptions(positions) => ApiError::validation(
+            positions
+                .into_iter()
+                .map(|n| FieldError::new(format!("/subscriptions/{n}"), "unknown", "There is no such subscription."))
+                .collect(),
+        ),
+        ScanRefused::NothingToScan => {
+            ApiError::new(Code::NoSubscription, "There is nothing to scan: add a subscription or enable one.")
+        }
+        ScanRefused::UnderWay(job) => {
+            ApiError::conflict("The same scan is under way; join it, or ask for another with onConflict=queue.")
+                .with_job_id(job.id)
+        }
+        ScanRefused::Database(error) => error.into(),
+    }
+}

@@ -1,0 +1,253 @@
+//! What clients may say about a subscription.
+
+use crate::{
+    error::{ApiError, FieldError},
+    patch::Patch,
+    wire::ProviderKind,
+};
+use chrono::{DateTime, Utc};
+use keywright_entities::{subscription, types};
+use poem_openapi::{Enum, Object, types::ToJSON};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// As whom the provider is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum AuthMode {
+    /// With what the worker finds in its own surroundings, as the provider's official tools do.
+    #[oai(rename = "ambient")]
+    Ambient,
+    /// With a named profile of the worker's configuration files (aws).
+    #[oai(rename = "profile")]
+    Profile,
+    /// As a role that the worker's own identity may take (aws).
+    #[oai(rename = "assumeRole")]
+    AssumeRole,
+}
+
+impl AuthMode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ambient => "ambient",
+            Self::Profile => "profile",
+            Self::AssumeRole => "assumeRole",
+        }
+    }
+}
+
+#[derive(Debug, Object)]
+pub struct AuthInput {
+    pub mode: AuthMode,
+}
+
+/// Settings of each provider; only those of the subscription's own provider may be given.
+#[derive(Debug, Default, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct SettingsInput {
+    pub local: Option<LocalSettings>,
+    pub aws: Option<AwsSettings>,
+}
+
+/// What to look at on and from a machine.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub struct LocalSettings {
+    /// Files and folders that hold certificates; folders are searched to their ends.
+    #[oai(validator(max_items = 1000))]
+    pub paths: Option<Vec<String>>,
+    /// TLS servers, each as `host:port`.
+    #[oai(validator(max_items = 10000))]
+    pub endpoints: Option<Vec<String>>,
+    /// Only workers with this label look: paths mean something on one machine.
+    #[oai(validator(min_length = 1, max_length = 253))]
+    pub worker: Option<String>,
+    /// For PKCS#12 files, by path or beginning of a path: `env:NAME` or `file:/path`, where the worker finds the password.
+    pub pkcs12_passwords: Option<BTreeMap<String, String>>,
+}
+
+/// How to reach an AWS account.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub struct AwsSettings {
+    /// The role of `assumeRole`.
+    pub role_arn: Option<String>,
+    /// The external id that the role's trust policy demands.
+    pub external_id: Option<String>,
+    /// The profile of `profile`.
+    pub profile: Option<String>,
+    /// Another address than AWS's own.
+    #[oai(validator(max_length = 2048))]
+    pub endpoint: Option<String>,
+}
+
+/// A subscription to be.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct NewSubscription {
+    pub provider: ProviderKind,
+    /// The provider's own id; together with the provider it is unique.
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub external_id: String,
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub name: String,
+    /// Default `true`.
+    pub enabled: Option<bool>,
+    /// Empty or absent: every region that is enabled.
+    #[oai(validator(max_items = 100))]
+    pub regions: Option<Vec<String>>,
+    pub tags: Option<BTreeMap<String, String>>,
+    pub settings: Option<SettingsInput>,
+    /// Default `ambient`.
+    pub auth: Option<AuthInput>,
+}
+
+impl poem_openapi::types::Example for NewSubscription {
+    fn example() -> Self {
+        let local = LocalSettings {
+            paths: Some(vec!["/etc/ssl/certs".to_owned()]),
+            endpoints: None,
+            worker: None,
+            pkcs12_passwords: None,
+        };
+        Self {
+            provider: ProviderKind::Local,
+            external_id: "laptop".to_owned(),
+            name: "This machine".to_owned(),
+            enabled: None,
+            regions: None,
+            tags: None,
+            settings: Some(SettingsInput { local: Some(local), aws: None }),
+            auth: None,
+        }
+    }
+}
+
+/// A merge patch: what is absent stays as it is.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase")]
+pub struct SubscriptionPatch {
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub name: Option<String>,
+    pub enabled: Option<bool>,
+    #[oai(validator(max_items = 100))]
+    pub regions: Option<Vec<String>>,
+    /// Tags to set, and with `null` to remove.
+    #[oai(default)]
+    pub tags: BTreeMap<String, Patch<String>>,
+    pub settings: Option<SettingsInput>,
+    pub auth: Option<AuthInput>,
+}
+
+impl NewSubscription {
+    /// # Errors
+    /// 400 that names everything that is wrong.
+    pub fn into_row(self, id: Uuid, now: DateTime<Utc>) -> Result<subscription::Model, ApiError> {
+        let settings = self.settings.unwrap_or_default();
+        let mode = self.auth.map_or(AuthMode::Ambient, |auth| auth.mode);
+        let row = subscription::Model {
+            id,
+            provider: self.provider.into(),
+            external_id: self.external_id,
+            name: self.name,
+            enabled: self.enabled.unwrap_or(true),
+            regions: json!(self.regions.unwrap_or_default()),
+            tags: json!(self.tags.unwrap_or_default()),
+            settings: settings.to_json().unwrap_or_else(|| json!({})),
+            auth_mode: mode.as_str().to_owned(),
+            auth_updated_at: now,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            last_scan_at: None,
+            last_scan_state: None,
+            version: 1,
+        };
+        checked(row)
+    }
+}
+
+impl SubscriptionPatch {
+    /// The row after the patch.
+    ///
+    /// # Errors
+    /// 400 that names everything that is wrong.
+    pub fn apply(self, mut row: subscription::Model, now: DateTime<Utc>) -> Result<subscription::Model, ApiError> {
+        if let Some(name) = self.name {
+            row.name = name;
+        }
+        if let Some(enabled) = self.enabled {
+            row.enabled = enabled;
+        }
+        if let Some(regions) = self.regions {
+            row.regions = json!(regions);
+        }
+        let mut tags: BTreeMap<String, String> = serde_json::from_value(row.tags.take()).unwrap_or_default();
+        for (key, patch) in self.tags {
+            match patch.apply(tags.remove(&key)) {
+                Some(value) => tags.insert(key, value),
+                None => None,
+            };
+        }
+        row.tags = json!(tags);
+        if let Some(settings) = self.settings {
+            merge(&mut row.settings, settings.to_json().unwrap_or(Value::Null));
+        }
+        if let Some(auth) = self.auth {
+            row.auth_mode = auth.mode.as_str().to_owned();
+            row.auth_updated_at = now;
+        }
+        row.updated_at = now;
+        row.version += 1;
+        checked(row)
+    }
+}
+
+/// RFC 7396, section 2.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(fields) = target.as_object_mut() else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            fields.remove(&name);
+        } else {
+            merge(fields.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// The rules that the schema cannot say.
+fn checked(row: subscription::Model) -> Result<subscription::Model, ApiError> {
+    let mut wrong = Vec::new();
+    let mut refuse = |pointer: &str, code: &str, message: &str| wrong.push(FieldError::new(pointer, code, message));
+    if matches!(row.provider, types::ProviderKind::Gcp | types::ProviderKind::Azure) {
+        refuse("/provider", "unsupported", "This version looks at aws and local.");
+    }
+    for name in row.settings.as_object().into_iter().flat_map(Map::keys) {
+        if name != row.provider.as_str() {
+            refuse(
+                &format!("/settings/{name}"),
+                "foreign",
+                "Only the settings of the subscription's own provider apply.",
+            );
+        }
+    }
+    let aws = row.provider == types::ProviderKind::Aws;
+    if !aws && row.auth_mode != AuthMode::Ambient.as_str() {
+        refuse("/auth/mode", "unsupported", "Only aws knows modes other than ambient.");
+    }
+    let given = |field: &str| row.provider_settings().get(field).is_some();
+    if aws && row.auth_mode == AuthMode::AssumeRole.as_str() && !given("roleArn") {
+        refuse("/settings/aws/roleArn", "required", "The mode assumeRole needs the ARN of the role.");
+    }
+    if aws && row.auth_mode == AuthMode::Profile.as_str() && !given("profile") {
+        refuse("/settings/aws/profile", "required", "The mode profile needs the name of the profile.");
+    }
+    if wrong.is_empty() { Ok(row) } else { Err(ApiError::validation(wrong)) }
+}

@@ -1,0 +1,110 @@
+//! The words of the wire, as schemas: the same texts that the database keeps, told to clients as enumerations.
+
+use keywright_entities::types;
+use keywright_jobs::domain::inventory::Status as DerivedStatus;
+use poem_openapi::Enum;
+
+/// Defines a documented enumeration that mirrors one of [`types`], variant by variant.
+macro_rules! mirrored {
+    ($($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+        pub enum $name {
+            $(#[oai(rename = $text)] $variant),+
+        }
+
+        impl From<types::$name> for $name {
+            fn from(word: types::$name) -> Self {
+                match word { $(types::$name::$variant => Self::$variant),+ }
+            }
+        }
+
+        impl From<$name> for types::$name {
+            fn from(word: $name) -> Self {
+                match word { $($name::$variant => Self::$variant),+ }
+            }
+        }
+    )+};
+}
+
+mirrored! {
+    ProviderKind { Aws = "aws", Gcp = "gcp", Azure = "azure", Local = "local" }
+
+    AssetType { Secret = "secret", Key = "key", Certificate = "certificate", Credential = "credential" }
+
+    /// `succeeded`, `partial`, `failed` and `canceled` are ends.
+    JobState {
+        Queued = "queued", Running = "running", Waiting = "waiting", Succeeded = "succeeded", Partial = "partial",
+        Failed = "failed", Canceling = "canceling", Canceled = "canceled",
+    }
+
+    /// What a waiting job waits for.
+    WaitingFor {
+        Retry = "retry", Snooze = "snooze", Pause = "pause", Approval = "approval", Quota = "quota", Worker = "worker",
+        Human = "human",
+    }
+
+    Trigger { Api = "api", Schedule = "schedule", Retry = "retry", Event = "event" }
+
+    ActorType { User = "user", Token = "token", Schedule = "schedule", Event = "event", System = "system" }
+
+    /// `full`: list everything. `delta`: only what changed. `force`: list everything and ask for every detail again.
+    ScanMode { Full = "full", Delta = "delta", Force = "force" }
+
+    /// What a scan found of an asset against what was known.
+    Change { Created = "created", Changed = "changed", Unchanged = "unchanged", Removed = "removed" }
+}
+
+/// How close to its end an asset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum Status {
+    Healthy,
+    Warning,
+    Critical,
+    Expired,
+    /// It has no date.
+    Unknown,
+}
+
+impl From<DerivedStatus> for Status {
+    fn from(status: DerivedStatus) -> Self {
+        match status {
+            DerivedStatus::Healthy => Self::Healthy,
+            DerivedStatus::Warning => Self::Warning,
+            DerivedStatus::Critical => Self::Critical,
+            DerivedStatus::Expired => Self::Expired,
+            DerivedStatus::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl From<Status> for DerivedStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Healthy => Self::Healthy,
+            Status::Warning => Self::Warning,
+            Status::Critical => Self::Critical,
+            Status::Expired => Self::Expired,
+            Status::Unknown => Self::Unknown,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    Normal,
+    High,
+}
+
+impl From<i32> for Priority {
+    fn from(rank: i32) -> Self {
+        match rank {
+            ..0 => Self::Low,
+            0 => Self::Normal,
+            1.. => Self::High,
+        }
+    }
+}
