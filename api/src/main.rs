@@ -1,25 +1,183 @@
-//! The API server's command line.
+//! `keywright-api`: the HTTP facade of Keywright, and what its operator does at the command line.
 
-use std::io::Write as _;
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use keywright_api::{
+    auth::{
+        Identity,
+        bootstrap::{self, FirstAdmin},
+        operator,
+        passwords::Passwords,
+    },
+    openapi,
+    routes::Api,
+    server::Listening,
+    service::{self, Parts},
+};
+use keywright_entities::types::Role;
+use keywright_jobs::setup::{
+    clock::Clock,
+    config::{Config, EXIT_BAD_CONFIG, Loaded},
+    database::Database,
+    sealing::Sealing,
+    shutdown, telemetry,
+};
+use secrecy::ExposeSecret;
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
-use clap::Parser;
-use keywright_api::openapi;
-use keywright_api::routes::Api;
-
-/// The HTTP facade of Keywright.
-#[derive(Debug, Parser)]
+/// The HTTP facade of Keywright. Settings come from the environment and from the file named by KEYWRIGHT_CONFIG.
+#[derive(Parser)]
 #[command(name = "keywright-api", version)]
 struct Arguments {
-    /// Write the OpenAPI document to standard output and exit.
+    /// Brings the schema up to this version before serving. Several processes may do so at once.
+    #[arg(long)]
+    migrate: bool,
+    /// Prints the settings in force, secrets masked, and ends: 0 when they are right, 2 when not.
+    #[arg(long)]
+    check_config: bool,
+    /// Prints the OpenAPI document and ends.
     #[arg(long)]
     print_openapi: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn main() -> anyhow::Result<()> {
+/// What an operator with access to the database may do without logging in. Each is in the audit log.
+#[derive(Subcommand)]
+enum Command {
+    /// Brings the schema up to this version and ends.
+    Migrate,
+    /// Makes an API token and prints it, once.
+    CreateToken {
+        #[arg(long)]
+        name: String,
+        /// viewer, auditor, operator or admin
+        #[arg(long, value_parser = role)]
+        role: Role,
+        /// Whose token it is; the first administrator's when absent.
+        #[arg(long)]
+        user: Option<String>,
+        /// How long it is valid, e.g. 30m, 12h, 365d; without end when absent.
+        #[arg(long)]
+        expires_in: Option<String>,
+    },
+    /// Gives a user a new password and prints it, once. Ends the user's sessions.
+    ResetPassword { name: String },
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::parse(text).ok_or_else(|| "the roles are viewer, auditor, operator and admin".to_owned())
+}
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.print_openapi {
-        let document = openapi::document::<Api>(openapi::Options { rate_limits: false });
-        writeln!(std::io::stdout(), "{document:#}")?;
+        let document = openapi::document::<Api>(openapi::Options::default());
+        return printed(&format!("{document:#}\n"));
     }
+    let loaded = match Loaded::from_process() {
+        Ok(loaded) => loaded,
+        Err(error) => return told(&error, EXIT_BAD_CONFIG),
+    };
+    if arguments.check_config {
+        return printed(&loaded.report());
+    }
+    match run(arguments, &loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => told(&format!("{error:#}"), 1),
+    }
+}
+
+fn printed(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => told(&error, 1),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the log may not have begun")]
+fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("keywright-api: {what}");
+    ExitCode::from(code)
+}
+
+fn run(arguments: Arguments, config: &Config) -> anyhow::Result<()> {
+    telemetry::start(&config.log, config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        match arguments.command {
+            Some(command) => operate(command, config).await,
+            None => serve(arguments.migrate, config).await,
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn open(config: &Config) -> anyhow::Result<Database> {
+    Database::open(config.database_url.expose(), config.db_pool)
+        .await
+        .with_context(|| format!("opening {}", config.database_url))
+}
+
+async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
+    let database = open(config).await?;
+    let secret = match command {
+        Command::Migrate => {
+            database.migrate().await.context("migrating")?;
+            None
+        }
+        Command::CreateToken { name, role, user, expires_in } => {
+            let span = expires_in.as_deref().map(operator::parse_span).transpose()?;
+            Some(operator::create_token(&database, &name, role, user.as_deref(), span).await?)
+        }
+        Command::ResetPassword { name } => Some(operator::reset_password(&database, &Passwords::new()?, &name).await?),
+    };
+    if let Some(secret) = secret {
+        writeln!(std::io::stdout(), "{}", secret.expose_secret())?;
+    }
+    database.close().await?;
+    Ok(())
+}
+
+async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal().context("signal handlers")?;
+    let database = open(config).await?;
+    if migrate {
+        database.migrate().await.context("migrating")?;
+    }
+    anyhow::ensure!(
+        database.schema_is_current().await?,
+        "the database does not have the schema of this version; start with --migrate, or run `keywright-api migrate`"
+    );
+    let sealing = Sealing::start(&database, &config.master_key_source()).await?;
+    let clock = Clock::system();
+    let identity = Identity::start(database.clone(), &sealing, clock.clone(), config.cookie_secure).await?;
+    match bootstrap::first_admin(&database, &identity.passwords, config.admin_password.as_ref()).await? {
+        FirstAdmin::Exists => {}
+        FirstAdmin::Configured => tracing::info!("made the first user, admin, with the configured password"),
+        FirstAdmin::Generated(password) => {
+            let mut out = std::io::stdout();
+            writeln!(out, "First user: admin\nPassword:   {}", password.expose_secret())?;
+            writeln!(out, "It is shown this once. Change it with POST /api/auth/password.")?;
+            out.flush()?;
+        }
+    }
+    let app = service::build(Parts {
+        database: database.clone(),
+        identity,
+        sealing,
+        clock,
+        worker_silence: config.lease * 2,
+        draining: stop.clone(),
+        check_answers: false,
+    })?;
+    let listening = Listening::bind(config.listen).await.with_context(|| format!("binding {}", config.listen))?;
+    tracing::info!(address = %listening.address(), "keywright-api ready");
+    if !config.cookie_secure {
+        tracing::warn!("KEYWRIGHT_COOKIE_SECURE=false: cookies travel over plain http and can be read on the way");
+    }
+    listening.serve(app, stop, config.shutdown_grace).await?;
+    database.close().await?;
     Ok(())
 }

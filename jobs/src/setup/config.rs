@@ -7,9 +7,10 @@ mod keys;
 mod sources;
 mod values;
 
+pub use super::sealing::MasterKeySource;
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text};
-pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat};
 
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};

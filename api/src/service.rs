@@ -1,0 +1,67 @@
+//! The whole facade over a database: what `main` serves, and what tests serve in their own process.
+
+use crate::{
+    app::{self, Draining},
+    auth::{Identity, IdentityGate},
+    openapi,
+    page::CursorKey,
+    readiness::DatabaseReadiness,
+    routes::{
+        auth::AuthApi,
+        discovery::{AssetsApi, ScansApi},
+        jobs::JobsApi,
+        subscriptions::SubscriptionsApi,
+        system::SystemApi,
+        tokens::TokensApi,
+    },
+};
+use keywright_jobs::{
+    queue::{wait::Waiters, wake::Wake},
+    setup::{clock::Clock, database::Database, ids, sealing::Sealing},
+};
+use poem::{Response, endpoint::BoxEndpoint};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// What the facade is built from.
+pub struct Parts {
+    pub database: Database,
+    pub identity: Arc<Identity>,
+    pub sealing: Sealing,
+    pub clock: Clock,
+    /// A worker that was not seen for this long does not count as live.
+    pub worker_silence: Duration,
+    /// Cancelled when the process begins to stop: whoever waits is answered at once.
+    pub draining: CancellationToken,
+    /// In tests: answers that the document does not describe become failures.
+    pub check_answers: bool,
+}
+
+/// The endpoint that answers all requests. Its background tasks end with `draining`.
+///
+/// # Errors
+/// When no cursor key can be derived, or the document is not consistent.
+pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
+    let Parts { database, identity, sealing, clock, worker_silence, draining, check_answers } = parts;
+    let wake = Wake::start(&database, draining.clone());
+    let waiters = Waiters::start(database.clone(), &wake, draining.clone());
+    let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
+    let api = (
+        SystemApi::new(Arc::new(readiness)),
+        AuthApi::new(Arc::clone(&identity)),
+        TokensApi::new(Arc::clone(&identity)),
+        SubscriptionsApi { database: database.clone() },
+        ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
+        AssetsApi { database: database.clone(), clock },
+        JobsApi { database, waiters },
+    );
+    let options = app::Options {
+        cursor_key: CursorKey::new(&*sealing.derive("cursor")?),
+        request_ids: Arc::new(|| ids::new().to_string()),
+        gates: vec![Arc::new(IdentityGate(identity))],
+        draining: Draining(draining),
+        document: openapi::Options::default(),
+        check_answers,
+    };
+    app::build(api, options)
+}
