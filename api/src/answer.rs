@@ -1,7 +1,5 @@
 //! The successful answers that operations share. Refusals are [`crate::error::ApiError`].
 
-use poem::http::HeaderValue;
-use poem::http::header::{ETAG, IF_NONE_MATCH};
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ToJSON, Type};
@@ -136,19 +134,6 @@ pub fn etag(version: i64) -> String {
 #[must_use]
 pub fn any_match(header: &str, tag: &str) -> bool {
     header.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
-}
-
-/// The request's `If-None-Match`, when it can be read.
-#[must_use]
-pub fn if_none_match(request: &poem::Request) -> Option<&str> {
-    request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok())
-}
-
-/// Sets a strong `ETag` on an answer that is built by hand.
-pub fn set_etag(response: &mut poem::Response, version: i64) {
-    if let Ok(value) = HeaderValue::from_str(&etag(version)) {
-        response.headers_mut().insert(ETAG, value);
-    }
 }
 
 #[cfg(test)]

@@ -170,6 +170,26 @@ impl ApiError {
         Self::new(Code::PreconditionRequired, "Send If-Match with the ETag of the version that you read.")
     }
 
+    /// 422: the idempotency key came with another body before.
+    #[must_use]
+    pub fn idempotency_key_reused() -> Self {
+        Self::new(Code::IdempotencyKeyReused, "This Idempotency-Key was used with another body. Take a new key.")
+    }
+
+    /// 409: the request that first used the idempotency key has not been answered yet.
+    #[must_use]
+    pub fn idempotency_in_progress() -> Self {
+        let detail = "The first request with this Idempotency-Key is still under way. Try again for its answer.";
+        Self::new(Code::IdempotencyInProgress, detail).with_retry_after(1)
+    }
+
+    /// 429: the caller's budget is used up for that many seconds.
+    #[must_use]
+    pub fn rate_limited(retry_after: u32) -> Self {
+        let detail = format!("Too many requests. Try again in {retry_after} s.");
+        Self::new(Code::RateLimited, detail).with_retry_after(retry_after)
+    }
+
     /// 413: the body has more than `limit` bytes.
     #[must_use]
     pub fn payload_too_large(limit: usize) -> Self {

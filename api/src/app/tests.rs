@@ -71,12 +71,14 @@ impl TestApi {
         colour: Query<Option<Vec<Colour>>>,
         limit: Query<Option<u8>>,
         tag: Query<Option<Vec<String>>>,
+        after: Query<Option<Timestamp>>,
         #[oai(name = "X-Count")] count: Header<Option<i32>>,
     ) -> Result<Json<Vec<String>>, ApiError> {
         let colours = colour.0.unwrap_or_default().into_iter().map(|colour| format!("{colour:?}"));
         let tags = tag.0.unwrap_or_default();
         let numbers = [limit.0.map(i32::from), count.0].into_iter().flatten().map(|number| number.to_string());
-        Ok(Json(colours.chain(tags).chain(numbers).collect()))
+        let after = after.0.map(|after| after.to_string());
+        Ok(Json(colours.chain(tags).chain(numbers).chain(after).collect()))
     }
 
     /// Get a thing
@@ -222,6 +224,11 @@ async fn unknown_paths_and_methods_have_the_one_shape() {
 async fn query_parameters_are_known_single_and_valid() {
     let answer = get("/api/things?colour=red,green&colour=blue&limit=3&tag=a,b").await;
     assert_eq!(answer.json(), json!(["Red", "Green", "Blue", "a,b", "3"]));
+    for after in ["2026-05-20T10:30:00+00:00", "2026-05-20T12:30:00%2B02:00", "2026-05-20T10:30:00Z"] {
+        let answer = get(&format!("/api/things?after={after}")).await;
+        assert_eq!(answer.json(), json!(["2026-05-20T10:30:00+00:00"]));
+    }
+    assert_eq!(get("/api/things?after=yesterday").await.pointers(), ["/query/after format"]);
     let answer = get("/api/things?lim=1&colr=hunter2&lim=2").await;
     assert_problem(&answer, Code::UnknownParameter);
     assert_eq!(answer.pointers(), ["/query/lim unknown_parameter", "/query/colr unknown_parameter"]);

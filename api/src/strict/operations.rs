@@ -53,6 +53,8 @@ pub(super) struct Parameter {
     pub(super) required: bool,
     /// May be repeated.
     pub(super) array: bool,
+    /// An instant, whose offset begins with a plus that a query reads as a space.
+    pub(super) instant: bool,
     /// May also be given as a comma list: arrays of enumerations.
     pub(super) commas: bool,
     pub(super) kind: Kind,
@@ -132,11 +134,6 @@ impl Operations {
             Some(None) => Match::Page,
             None => Match::MethodNotAllowed(route.allow()),
         }
-    }
-
-    /// Every operation, for tests that go over all of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Operation>> {
-        self.routes.iter().flat_map(|route| route.methods.values().flatten())
     }
 }
 
@@ -222,6 +219,7 @@ fn compile_parameter(document: &Value, parameter: &Value) -> anyhow::Result<Opti
         place,
         required: parameter.get("required") == Some(&Value::Bool(true)),
         array,
+        instant: item.get("format").and_then(Value::as_str) == Some("date-time"),
         commas: array && item.get("enum").is_some(),
         kind: kind(item),
         validator: compile(document, schema, Members::AsDeclared)?,

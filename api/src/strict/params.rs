@@ -9,8 +9,8 @@ use super::operations::{Kind, Operation, Parameter, Place};
 use super::report;
 use crate::error::{ApiError, Code, FieldError};
 
-/// Checks path, query and headers of `request`. Comma lists of enumerations are spread into repeated parameters, so that
-/// behind this layer there is one spelling.
+/// Checks path, query and headers of `request`. Comma lists of enumerations become repeated parameters and instants get
+/// their plus back, so that behind this layer there is one spelling.
 ///
 /// # Errors
 /// 404 when a path parameter cannot name anything, else 400 with everything that is wrong.
@@ -48,7 +48,7 @@ const UNKNOWN: &str = "unknown_parameter";
 fn check_query(request: &mut Request, parameters: &[&Parameter]) -> Vec<FieldError> {
     let query = request.uri().query().unwrap_or_default();
     let mut pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    if spread_commas(&mut pairs, parameters) {
+    if normalise(&mut pairs, parameters) {
         set_query(request, &pairs);
     }
     let mut problems: Vec<FieldError> = Vec::new();
@@ -66,22 +66,26 @@ fn check_query(request: &mut Request, parameters: &[&Parameter]) -> Vec<FieldErr
     problems
 }
 
-fn spread_commas(pairs: &mut Vec<(String, String)>, parameters: &[&Parameter]) -> bool {
-    let is_list = |(name, value): &(String, String)| {
-        value.contains(',') && parameters.iter().any(|parameter| parameter.commas && parameter.name == *name)
-    };
-    if !pairs.iter().any(is_list) {
-        return false;
+/// Gives each value the one spelling that handlers read; says whether that changed anything.
+fn normalise(pairs: &mut Vec<(String, String)>, parameters: &[&Parameter]) -> bool {
+    let mut changed = false;
+    let mut normal = Vec::with_capacity(pairs.len());
+    for (name, value) in pairs.drain(..) {
+        match parameters.iter().find(|parameter| parameter.name == name) {
+            Some(parameter) if parameter.commas && value.contains(',') => {
+                changed = true;
+                normal.extend(value.split(',').map(|value| (name.clone(), value.to_owned())));
+            }
+            // `2026-05-20T10:30:00+00:00` as it stands in our own answers, pasted into a query
+            Some(parameter) if parameter.instant && value.contains(' ') => {
+                changed = true;
+                normal.push((name, value.replace(' ', "+")));
+            }
+            _ => normal.push((name, value)),
+        }
     }
-    *pairs = std::mem::take(pairs)
-        .into_iter()
-        .flat_map(|pair| {
-            let values: Vec<String> =
-                if is_list(&pair) { pair.1.split(',').map(str::to_owned).collect() } else { vec![pair.1.clone()] };
-            values.into_iter().map(move |value| (pair.0.clone(), value))
-        })
-        .collect();
-    true
+    *pairs = normal;
+    changed
 }
 
 fn set_query(request: &mut Request, pairs: &[(String, String)]) {
