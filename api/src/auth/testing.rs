@@ -11,12 +11,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use keywright_entities::{audit_outbox, clock, types::Role, user_account};
-use keywright_jobs::setup::{
-    clock::Clock,
-    database::Database,
-    ids,
-    sealing::{MasterKeySource, Sealing},
-};
+use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, ids, sealing::Sealing};
 use poem::{
     Endpoint, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
