@@ -6,7 +6,7 @@ use keywright_jobs::{
     audit::{Actor, Event, EventType},
     setup::{database::Database, ids},
 };
-use sea_orm::{DbErr, EntityTrait, Set, TryInsertResult};
+use sea_orm::{DbErr, EntityTrait, Set, sea_query::OnConflict};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
@@ -91,8 +91,8 @@ async fn insert(db: &Database, hash: String, generated: bool) -> Result<bool, Db
         updated_at: Set(now),
         version: Set(1),
     };
-    let insert = user_account::Entity::insert(row).on_conflict_do_nothing().exec_without_returning(&*write);
-    if !matches!(insert.await?, TryInsertResult::Inserted(1)) {
+    let insert = user_account::Entity::insert(row).on_conflict(OnConflict::new().do_nothing().to_owned());
+    if insert.exec_without_returning(&*write).await? != 1 {
         return Ok(false);
     }
     let event = Event::new(EventType::UserCreated, Actor::SYSTEM, "user").subject(id);

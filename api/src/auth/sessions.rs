@@ -36,6 +36,7 @@ pub struct Client {
 
 /// A pair of tokens, shown once.
 pub struct SignedIn {
+    pub issued_at: DateTime<Utc>,
     pub access: SecretString,
     pub access_ends: DateTime<Utc>,
     pub refresh: SecretString,
@@ -138,10 +139,11 @@ async fn issue(
         used_at: Set(None),
     };
     row.insert(&**write).await?;
+    let issued_at = identity.clock.now();
     let (access, access_ends) =
-        access::mint(&identity.keys, user.id, session.id, identity.clock.now(), session.expires_at)
-            .map_err(ApiError::internal)?;
-    Ok(SignedIn { access, access_ends, refresh, refresh_ends, password_generated: user.password_generated })
+        access::mint(&identity.keys, user.id, session.id, issued_at, session.expires_at).map_err(ApiError::internal)?;
+    let password_generated = user.password_generated;
+    Ok(SignedIn { issued_at, access, access_ends, refresh, refresh_ends, password_generated })
 }
 
 /// Spends a refresh token for a new pair. One that was spent before was copied: its session ends.
@@ -255,7 +257,7 @@ pub async fn change_password(
 
 fn check_new_password(current: &SecretString, new: &SecretString) -> Result<(), ApiError> {
     let length = new.expose_secret().chars().count();
-    if length < passwords::MIN_LENGTH || length > passwords::MAX_LENGTH {
+    if !(passwords::MIN_LENGTH..=passwords::MAX_LENGTH).contains(&length) {
         let message = format!("Choose {} to {} characters.", passwords::MIN_LENGTH, passwords::MAX_LENGTH);
         return Err(ApiError::invalid("/newPassword", "length", message));
     }

@@ -12,7 +12,7 @@ use keywright_jobs::setup::{
     sealing::{Binding, SealError, Sealing},
 };
 use poem_openapi::Object;
-use sea_orm::{DbErr, EntityTrait, Set};
+use sea_orm::{DbErr, EntityTrait, Set, sea_query::OnConflict};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -116,7 +116,10 @@ async fn create(db: &Database, sealing: &Sealing) -> Result<(), KeyError> {
         retires_at: Set(None),
     };
     // The unique index on the current key lets one process win; the others then read its key.
-    signing_key::Entity::insert(row).on_conflict_do_nothing().exec_without_returning(&*write).await?;
+    signing_key::Entity::insert(row)
+        .on_conflict(OnConflict::new().do_nothing().to_owned())
+        .exec_without_returning(&*write)
+        .await?;
     Ok(write.commit().await?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use keywright_entities::session;
 use poem::Request;
 use poem::web::cookie::CookieJar;
@@ -253,13 +253,12 @@ impl AuthApi {
     }
 
     fn hand_out(&self, tokens: SignedIn, jar: &CookieJar) -> Json<Tokens> {
-        let now: DateTime<Utc> = self.identity.clock.now();
         let (access, refresh) = tokens.tokens();
-        self.identity.cookies.set(jar, now, access, refresh);
+        self.identity.cookies.set(jar, tokens.issued_at, access, refresh);
         Json(Tokens {
             access_token: tokens.access.expose_secret().to_owned(),
             token_type: "Bearer".to_owned(),
-            expires_in: (tokens.access_ends - now).num_seconds(),
+            expires_in: (tokens.access_ends - tokens.issued_at).num_seconds(),
             refresh_token: tokens.refresh.expose_secret().to_owned(),
             password_change_required: tokens.password_generated,
         })

@@ -1,10 +1,13 @@
 //! Where the key-encryption key comes from.
 
 use super::envelope::{KeyEncryptionKey, SealError};
-use crate::setup::ids::{self, NoRandomness};
+use crate::setup::{
+    config::MasterKeySource,
+    ids::{self, NoRandomness},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sea_orm::DbBackend;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use std::{
     fs, io,
     io::Write,
@@ -12,17 +15,6 @@ use std::{
 };
 use thiserror::Error;
 use zeroize::Zeroizing;
-
-/// Where the key-encryption key (32 bytes, base64) is to be taken from.
-#[derive(Clone, Debug)]
-pub enum MasterKeySource {
-    /// Given in the configuration.
-    Given(SecretString),
-    /// A file that holds the base64 text. It must exist.
-    File(PathBuf),
-    /// A file in the data directory, made with mode 0600 when it is not there. SQLite only.
-    Local(PathBuf),
-}
 
 /// Why there is no key-encryption key.
 #[derive(Debug, Error)]

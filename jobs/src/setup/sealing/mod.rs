@@ -10,15 +10,16 @@ mod envelope;
 mod master_key;
 
 pub use envelope::{Binding, KeyEncryptionKey, SealError, Sealed};
-pub use master_key::{MasterKeyError, MasterKeySource};
+pub use master_key::MasterKeyError;
 
 use super::{
+    config::MasterKeySource,
     database::Database,
     ids::{self, NoRandomness},
 };
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use keywright_entities::{clock, sealing_canary};
-use sea_orm::{DbErr, EntityTrait, Set};
+use sea_orm::{DbErr, EntityTrait, Set, sea_query::OnConflict};
 use secrecy::{ExposeSecret, SecretSlice};
 use std::sync::Arc;
 use thiserror::Error;
@@ -126,7 +127,10 @@ async fn make_canary(db: &Database, kek: &KeyEncryptionKey) -> Result<sealing_ca
         sealed_secret: Set(sealed.bytes),
         created_at: Set(clock::micros(clock::now(&*write).await?)),
     };
-    sealing_canary::Entity::insert(row).on_conflict_do_nothing().exec_without_returning(&*write).await?;
+    sealing_canary::Entity::insert(row)
+        .on_conflict(OnConflict::new().do_nothing().to_owned())
+        .exec_without_returning(&*write)
+        .await?;
     write.commit().await?;
     let missing = || DbErr::RecordNotFound("the canary was written but is not there".to_owned());
     Ok(sealing_canary::get(db.reader()).await?.ok_or_else(missing)?)
