@@ -7,10 +7,9 @@ mod keys;
 mod sources;
 mod values;
 
-pub use super::sealing::MasterKeySource;
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text};
-pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};

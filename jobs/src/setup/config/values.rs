@@ -8,6 +8,17 @@ use url::Url;
 /// Shown in place of a secret.
 pub(super) const MASK: &str = "***";
 
+/// Where the key-encryption key (32 bytes, base64) is to be taken from.
+#[derive(Clone, Debug)]
+pub enum MasterKeySource {
+    /// Given in the configuration; already checked to be 32 bytes in base64.
+    Given(SecretString),
+    /// A file that holds the base64 text. It must exist.
+    File(PathBuf),
+    /// A file in the data directory, made with mode 0600 when it is not there. SQLite only.
+    Local(PathBuf),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
