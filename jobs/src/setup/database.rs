@@ -123,17 +123,14 @@ impl Database {
 
     /// Whether the schema is the one this program was built for: none missing, none from a newer program.
     pub async fn schema_is_current(&self) -> Result<bool, DbErr> {
-        let applied = match Migrator::get_migration_models(&self.connection).await {
-            Ok(applied) => applied,
-            Err(error) if self.ping().await.is_ok() => {
-                tracing::debug!(%error, "no migration table yet");
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
+        // without the table nothing is applied; any other reason shows in the ping
+        let sql = "SELECT version FROM seaql_migrations";
+        let rows = match self.connection.query_all_raw(Statement::from_string(self.backend(), sql)).await {
+            Ok(rows) => rows,
+            Err(error) => return self.ping().await.map(|()| false).map_err(|_| error),
         };
-        let known = Migrator::migrations();
-        Ok(applied.len() >= known.len()
-            && known.iter().all(|migration| applied.iter().any(|row| row.version == migration.name())))
+        let applied: Vec<String> = rows.iter().map(|row| row.try_get("", "version")).collect::<Result<_, _>>()?;
+        Ok(Migrator::migrations().iter().all(|known| applied.iter().any(|version| version == known.name())))
     }
 
     /// Whether the database answers.
