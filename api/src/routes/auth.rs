@@ -15,6 +15,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Tag;
+use super::role::Role;
 use crate::answer::NoContent;
 use crate::auth::sessions::{self, Client, SignedIn};
 use crate::auth::signing_keys::Jwk;
@@ -112,39 +113,6 @@ pub struct PasswordChange {
 impl Example for PasswordChange {
     fn example() -> Self {
         Self { current_password: "qk7mz4…".to_owned(), new_password: "correct-horse-battery".to_owned() }
-    }
-}
-
-/// What somebody may do at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "lowercase")]
-pub enum Role {
-    Viewer,
-    Auditor,
-    Operator,
-    Admin,
-}
-
-impl From<keywright_entities::types::Role> for Role {
-    fn from(role: keywright_entities::types::Role) -> Self {
-        use keywright_entities::types::Role as Stored;
-        match role {
-            Stored::Viewer => Self::Viewer,
-            Stored::Auditor => Self::Auditor,
-            Stored::Operator => Self::Operator,
-            Stored::Admin => Self::Admin,
-        }
-    }
-}
-
-impl From<Role> for keywright_entities::types::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Viewer => Self::Viewer,
-            Role::Auditor => Self::Auditor,
-            Role::Operator => Self::Operator,
-            Role::Admin => Self::Admin,
-        }
     }
 }
 

@@ -18,6 +18,7 @@
 pub mod auth;
 pub mod discovery;
 pub mod jobs;
+pub mod role;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;

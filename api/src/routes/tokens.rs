@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Tag;
-use super::auth::Role;
+use super::role::Role;
 use crate::answer::{Created, NoContent};
 use crate::auth::api_tokens::{self, NewToken};
 use crate::auth::{Caller, Identity, perm};
