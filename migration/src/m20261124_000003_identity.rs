@@ -92,7 +92,7 @@ fn key_columns() -> Vec<ColumnDef> {
 const INDICES: &[&str] = &[
     "CREATE UNIQUE INDEX user_account_name ON user_account (name_key)",
     "CREATE INDEX user_account_created ON user_account (created_at, id)",
-    "CREATE INDEX session_user ON session (user_id, created_at, id)",
+    "CREATE INDEX session_by_user ON session (user_id, created_at, id)",
     "CREATE INDEX refresh_token_session ON refresh_token (session_id)",
     "CREATE UNIQUE INDEX api_token_hash ON api_token (token_hash)",
     "CREATE INDEX api_token_created ON api_token (created_at, id)",
