@@ -53,7 +53,8 @@ impl Context {
     ) -> Result<T, JobError> {
         let mut pause = Duration::from_millis(50);
         loop {
-            self.lease.pass().await?;
+            // not the gate: what was read before a cancel or a shutdown is still published
+            self.lease.certain().await?;
             match self.try_persist(&work).await {
                 Ok(Some(done)) => return Ok(done),
                 Ok(None) => return Err(Stopped::LeaseLost.into()),

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 /// How long a canceled or interrupted attempt may take to come to its next gate before it is cut off.
 const UNTIL_CUT: Duration = Duration::from_secs(60);
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
+/// How long after the cut an outcome may still take to be written: the process must end.
+const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
 
 /// What every attempt of a process shares.
 pub struct Attempts {
@@ -93,18 +95,26 @@ impl Attempts {
         }
     }
 
-    /// Writes the outcome, waiting out a database that is away for as long as the job may still be ours.
+    /// Writes the outcome, waiting out a database that is away for as long as the process may live.
     async fn record(&self, context: &Context, outcome: Outcome) -> bool {
+        tracing::info!(job = %context.job.id, kind = %context.job.kind, ?outcome, "job attempt ended");
+        let too_late = async {
+            self.cut.cancelled().await;
+            tokio::time::sleep(RECORD_AFTER_CUT).await;
+        };
+        tokio::select! {
+            recorded = self.record_in_the_end(context, outcome) => recorded,
+            () = too_late => false,
+        }
+    }
+
+    async fn record_in_the_end(&self, context: &Context, outcome: Outcome) -> bool {
         let held = context.lease.held;
-        tracing::info!(job = %held.id, kind = %context.job.kind, ?outcome, "job attempt ended");
-        let mut outcome = Some(outcome);
         loop {
             if context.lease.certain().await.is_err() {
                 return true;
             }
-            let Some(ours) = outcome.take() else { return false };
-            let again = ours.clone();
-            match self.try_record(context, ours).await {
+            match self.try_record(context, outcome.clone()).await {
                 Ok(true) => return true,
                 Ok(false) => {
                     tracing::warn!(job = %held.id, "the lease was lost before the outcome was written");
@@ -112,13 +122,7 @@ impl Attempts {
                 }
                 Err(error) => {
                     tracing::warn!(job = %held.id, %error, "the outcome could not be written; trying again");
-                    outcome = Some(again);
-                    tokio::select! {
-                        () = tokio::time::sleep(RECORD_PAUSE) => {}
-                        () = self.cut.cancelled() => {
-                            tokio::time::sleep(RECORD_PAUSE).await;
-                        }
-                    }
+                    tokio::time::sleep(RECORD_PAUSE).await;
                 }
             }
         }

@@ -7,10 +7,9 @@ use keywright_jobs::{
     kinds,
     provider::Providers,
     queue::{
-        Renewer,
-        backend::{Claimed, Claimer, Polls},
+        Heartbeat, Renewer,
+        backend::{self, Claimed, Claimer, Polls},
         claim::Capability,
-        lease::Heartbeat,
         wake::Wake,
     },
     setup::{clock::Clock, database::Database, ids},
@@ -64,7 +63,8 @@ impl Runner {
         let worker = ids::new();
         let (interrupt, cut, off) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let renewer = Renewer::new(self.lease, self.database.committed());
-        let renewing = Database::open(self.database.url(), 1).await?;
+        let _off = off.clone().drop_guard();
+        let renewing = self.database.another(1).await?;
         let thread = renewer.spawn(renewing, self.heartbeat(worker), off.clone())?;
         let wake = Wake::start(&self.database, off.clone());
         let capability = Capability {
@@ -82,6 +82,7 @@ impl Runner {
             stop: stop.clone(),
             interrupt: interrupt.clone(),
             polls: Arc::clone(&self.polls),
+            poll: backend::POLL,
         };
         let attempts = Arc::new(Attempts {
             database: self.database.clone(),

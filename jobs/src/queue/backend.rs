@@ -5,7 +5,8 @@
 
 use super::{
     claim::{self, Capability},
-    lease::{Lease, Renewer},
+    lease::Lease,
+    renew::Renewer,
     wake::Wake,
 };
 use crate::setup::database::Database;
@@ -27,8 +28,8 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// How often due jobs are looked for without any news.
-const POLL: Duration = Duration::from_millis(500);
+/// How often due jobs are looked for without any news, unless a test says otherwise.
+pub const POLL: Duration = Duration::from_millis(500);
 /// How often lapsed leases and missed deadlines are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -51,6 +52,8 @@ pub struct Claimer {
     /// Stop what is running.
     pub interrupt: CancellationToken,
     pub polls: Arc<Polls>,
+    /// How often to look without any news; [`POLL`].
+    pub poll: Duration,
 }
 
 /// When the last claim poll succeeded, in milliseconds since the process began to count.
@@ -82,6 +85,7 @@ impl Claimer {
     /// Starts claiming into a backend with this many slots.
     pub fn start(self, slots: usize) -> JobBackend {
         let (sender, receiver) = mpsc::channel(slots.max(1));
+        tokio::spawn(pass_on_news(self.wake.clone(), Arc::clone(&self.renewer), self.interrupt.clone()));
         tokio::spawn(self.run(Arc::new(Semaphore::new(slots)), sender));
         JobBackend { claimed: receiver }
     }
@@ -90,23 +94,27 @@ impl Claimer {
         let mut news = self.wake.subscribe();
         let mut swept = Instant::now();
         loop {
+            if swept.elapsed() >= SWEEP {
+                self.sweep().await;
+                swept = Instant::now();
+            }
             let slot = tokio::select! {
-                slot = Arc::clone(&slots).acquire_owned() => slot,
+                biased;
                 () = self.stop.cancelled() => return,
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+                // a worker whose slots are full still takes back what others lost
+                () = tokio::time::sleep(SWEEP) => continue,
             };
             let Ok(slot) = slot else { return };
             news.mark_unchanged();
-            if swept.elapsed() >= SWEEP {
-                swept = Instant::now();
-                self.sweep().await;
-            }
             if self.claim(slot, &slots, &sender).await {
                 continue;
             }
             tokio::select! {
-                _ = news.changed() => self.renewer.news(),
-                () = tokio::time::sleep(POLL) => {}
+                biased;
                 () = self.stop.cancelled() => return,
+                _ = news.changed() => {}
+                () = tokio::time::sleep(self.poll) => {}
             }
         }
     }
@@ -122,7 +130,6 @@ impl Claimer {
             Ok(jobs) => jobs,
             Err(error) => {
                 tracing::warn!(%error, "due jobs could not be claimed; trying again");
-                tokio::time::sleep(POLL).await;
                 return false;
             }
         };
@@ -147,9 +154,24 @@ impl Claimer {
             }
             claim::expire(&self.database).await
         };
-        if let Err(error) = swept.await {
-            tracing::warn!(%error, "lapsed leases and deadlines could not be looked for; trying again");
+        match swept.await {
+            Ok(_) => self.polls.succeeded(),
+            Err(error) => {
+                tracing::warn!(%error, "lapsed leases and deadlines could not be looked for; trying again");
+            }
         }
+    }
+}
+
+/// Cancellations are heard even while every slot is full and nobody looks for jobs.
+async fn pass_on_news(wake: Wake, renewer: Arc<Renewer>, until: CancellationToken) {
+    let mut news = wake.subscribe();
+    loop {
+        tokio::select! {
+            () = until.cancelled() => return,
+            heard = news.changed() => if heard.is_err() { return },
+        }
+        renewer.news();
     }
 }
 

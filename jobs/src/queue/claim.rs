@@ -69,7 +69,14 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<
     let labels = if labels.is_empty() { "NULL".to_owned() } else { labels };
     let lease = clock::sql(backend, millis(can.lease));
     let deadline = clock::sql_plus_column(backend, "timeout_seconds");
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    // two claims at once that want the same locks would wait for each other on the unique index; so the second leaves them alone
+    let (skip, free_lock) = match backend {
+        DbBackend::Postgres => (
+            "FOR UPDATE SKIP LOCKED",
+            " AND (lock_key IS NULL OR pg_try_advisory_xact_lock(hashtextextended(lock_key, 0)))",
+        ),
+        _ => ("", ""),
+    };
     let text = format!(
         "WITH due AS (\
            SELECT id, lock_key, priority, due_at FROM job \
@@ -78,12 +85,12 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<
              AND (lock_key IS NULL OR NOT EXISTS (\
                SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL)) \
            ORDER BY priority DESC, due_at, id LIMIT {free} {skip}), \
-         pick AS (SELECT id, ROW_NUMBER() OVER (\
+         pick AS (SELECT id, lock_key, ROW_NUMBER() OVER (\
            PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END ORDER BY priority DESC, due_at, id) AS turn FROM due) \
          UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
            worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
            deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
-         WHERE id IN (SELECT id FROM pick WHERE turn = 1) RETURNING *"
+         WHERE id IN (SELECT id FROM pick WHERE turn = 1{free_lock}) RETURNING *"
     );
     (text, values)
 }
@@ -102,7 +109,7 @@ pub async fn rescue(db: &Database) -> Result<usize, DbErr> {
         format!("SELECT * FROM job WHERE lease_until < {{now}} ORDER BY lease_until LIMIT {RESCUE_BATCH} {skip}");
     let lapsed = rows(&*write, clock::statement(db.backend(), &text, [])).await?;
     for job in &lapsed {
-        rescue_one(&*write, job).await?;
+        take_back(&*write, job).await?;
     }
     if lapsed.is_empty() {
         write.rollback().await?;
@@ -112,7 +119,9 @@ pub async fn rescue(db: &Database) -> Result<usize, DbErr> {
     Ok(lapsed.len())
 }
 
-async fn rescue_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+/// Takes a job back if it still is as it was read, with its lease lapsed: it may have ended, been given back, claimed again or
+/// renewed since.
+pub async fn take_back(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
     tracing::warn!(job = %job.id, kind = %job.kind, rescues = job.rescues + 1, "lease lapsed, taking the job back");
     if job.state == JobState::Canceling {
         return outcome::end_lapsed(db, job, JobState::Canceled, None).await;
@@ -127,7 +136,7 @@ async fn rescue_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), D
     }
     const BACK: &str = "UPDATE job SET state = 'queued', waiting_for = NULL, due_at = {now}, lease_until = NULL, \
         worker_id = NULL, epoch = epoch + 1, attempt = attempt - 1, rescues = rescues + 1, version = version + 1 \
-        WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *";
+        WHERE id = $1 AND epoch = $2 AND lease_until < {now} RETURNING *";
     let values = [job.id.into(), job.epoch.into()];
     row(db, clock::statement(db.get_database_backend(), BACK, values)).await.map(|_| ())
 }

@@ -1,30 +1,22 @@
-//! Holding on to claimed jobs: leases are renewed, progress is written and cancellation is heard on a thread and a connection
-//! of their own, so that busy workers and a full pool cannot delay them.
+//! One attempt's hold on its job.
 //!
 //! A lease is lost when the row's epoch moved, not when time passed. While a lease is in doubt its attempt is parked: no new
 //! provider call, no write. It goes on if the next renewal still hits the row.
 
-use super::claim::millis;
-use crate::{
-    provider::{Pass, Stopped},
-    setup::database::Database,
-};
-use keywright_entities::{clock, job, types::JobState};
-use sea_orm::{ConnectionTrait, DbErr, Value};
+use crate::provider::{Pass, Stopped};
+use keywright_entities::job;
+use sea_orm::Value;
 use serde_json::Value as Json;
 use std::{
-    collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How often progress is written at most, and how often the renewer looks up at all.
-const TICK: Duration = Duration::from_millis(250);
 /// No request is begun in the last part of a lease: it must still be ours when the request is handed over.
 const MARGIN: Duration = Duration::from_millis(200);
 
@@ -52,7 +44,7 @@ struct View {
 /// One attempt's hold on its job.
 pub struct Lease {
     pub held: Held,
-    parent: Option<Uuid>,
+    pub(super) parent: Option<Uuid>,
     view: watch::Sender<View>,
     progress: Mutex<Option<Json>>,
     deadline: Option<Instant>,
@@ -132,14 +124,20 @@ impl Lease {
         }
     }
 
-    fn renewed(&self, valid_until: Instant, canceled: bool) {
-        self.view.send_modify(|view| {
-            view.valid_until = valid_until;
-            view.canceled |= canceled;
-        });
+    /// The progress that was reported since it was last taken.
+    pub(super) fn take_progress(&self) -> Option<Json> {
+        lock(&self.progress).take()
     }
 
-    fn lose(&self) {
+    pub(super) fn renewed(&self, valid_until: Instant) {
+        self.view.send_modify(|view| view.valid_until = valid_until);
+    }
+
+    pub(super) fn cancel(&self) {
+        self.view.send_modify(|view| view.canceled = true);
+    }
+
+    pub(super) fn lose(&self) {
         self.view.send_modify(|view| view.lost = true);
     }
 }
@@ -157,222 +155,7 @@ impl Pass for Lease {
     }
 }
 
-/// Keeps the leases of one process.
-pub struct Renewer {
-    leases: Mutex<HashMap<Held, Arc<Lease>>>,
-    news: Notify,
-    length: Duration,
-    /// Told when clients can see something new.
-    committed: Arc<Notify>,
-    /// Since when the database has answered without a gap.
-    answering: Mutex<Answering>,
-}
-
-#[derive(Clone, Copy)]
-struct Answering {
-    since: Instant,
-    last: Instant,
-}
-
-impl Renewer {
-    pub fn new(length: Duration, committed: Arc<Notify>) -> Arc<Self> {
-        let now = Instant::now();
-        Arc::new(Self {
-            leases: Mutex::default(),
-            news: Notify::new(),
-            length,
-            committed,
-            answering: Mutex::new(Answering { since: now, last: now }),
-        })
-    }
-
-    pub fn hold(&self, lease: &Arc<Lease>) {
-        lock(&self.leases).insert(lease.held, Arc::clone(lease));
-    }
-
-    pub fn let_go(&self, held: &Held) {
-        lock(&self.leases).remove(held);
-    }
-
-    /// Something changed in the job table: look for cancellations soon.
-    pub fn news(&self) {
-        self.news.notify_one();
-    }
-
-    /// Whether this process has itself reached the database for one whole lease: before that it must not take a lapsed lease
-    /// for a lost worker, because the outage may have been the database's or its own.
-    pub fn may_rescue(&self) -> bool {
-        let answering = *lock(&self.answering);
-        let now = Instant::now();
-        now.duration_since(answering.last) < self.length / 2
-            && answering.last.duration_since(answering.since) >= self.length
-    }
-
-    fn answered(&self, ok: bool) {
-        let now = Instant::now();
-        let mut answering = lock(&self.answering);
-        // a gap is an outage too, whether the database's or our own (a frozen process)
-        if !ok || now.duration_since(answering.last) > self.length / 2 {
-            answering.since = now;
-        }
-        answering.last = now;
-    }
-
-    /// Renews until `stop`, on a thread of its own. Returns the thread.
-    pub fn spawn(
-        self: &Arc<Self>,
-        database: Database,
-        beat: Heartbeat,
-        stop: CancellationToken,
-    ) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let renewer = Arc::clone(self);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("lease-renewer".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = renewer.run(&database, beat) => {}
-                    () = stop.cancelled() => {}
-                }
-                // dropped inside the runtime that drives it
-                if let Err(error) = database.close().await {
-                    tracing::debug!(%error, "closing the renewer's connection");
-                }
-            });
-        })
-    }
-
-    async fn run(&self, database: &Database, beat: Heartbeat) {
-        let mut renew_at = Instant::now();
-        let mut tick = tokio::time::interval(TICK.min(self.length / 8));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let mut heard = false;
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.news.notified() => { heard = true; tick.tick().await; }
-            }
-            let due = renew_at <= Instant::now();
-            let step = async {
-                self.write_progress(database).await?;
-                if due {
-                    self.renew(database).await?;
-                    (beat.0)(database.clone()).await?;
-                } else if heard {
-                    self.look_for_cancels(database).await?;
-                }
-                Ok::<_, DbErr>(())
-            };
-            // an answer later than a quarter of the lease is no answer
-            match tokio::time::timeout((self.length / 4).max(Duration::from_millis(500)), step).await {
-                Ok(Ok(())) if due => {
-                    self.answered(true);
-                    renew_at = Instant::now() + self.length / 4;
-                }
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    self.answered(false);
-                    tracing::warn!(%error, "leases could not be renewed; attempts are parked when theirs run out");
-                }
-                Err(_) => {
-                    self.answered(false);
-                    tracing::warn!("the database did not answer the renewal in time");
-                }
-            }
-        }
-    }
-
-    fn all(&self) -> Vec<Arc<Lease>> {
-        lock(&self.leases).values().cloned().collect()
-    }
-
-    async fn renew(&self, database: &Database) -> Result<(), DbErr> {
-        let leases = self.all();
-        for chunk in leases.chunks(500) {
-            let asked = Instant::now();
-            let until = clock::sql(database.backend(), millis(self.length));
-            let set = format!("UPDATE job SET lease_until = {until}, heartbeat_at = {{now}}");
-            self.hear(database, chunk, &set, "RETURNING *", Some(asked + self.length)).await?;
-        }
-        Ok(())
-    }
-
-    async fn look_for_cancels(&self, database: &Database) -> Result<(), DbErr> {
-        let leases = self.all();
-        for chunk in leases.chunks(500) {
-            self.hear(database, chunk, "SELECT * FROM job", "", None).await?;
-        }
-        Ok(())
-    }
-
-    /// Sends a statement over the rows of these leases; a lease whose row did not answer is lost.
-    async fn hear(
-        &self,
-        database: &Database,
-        leases: &[Arc<Lease>],
-        head: &str,
-        tail: &str,
-        valid_until: Option<Instant>,
-    ) -> Result<(), DbErr> {
-        let values: Vec<Value> = leases.iter().flat_map(|lease| lease.held.fence()).collect();
-        let pairs: Vec<String> = (0..leases.len()).map(|n| format!("(${}, ${})", 2 * n + 1, 2 * n + 2)).collect();
-        if pairs.is_empty() {
-            return Ok(());
-        }
-        let text =
-            format!("{head} WHERE lease_until IS NOT NULL AND (id, epoch) IN (VALUES {}) {tail}", pairs.join(", "));
-        let rows = super::rows(database.reader(), clock::statement(database.backend(), &text, values)).await?;
-        let states: HashMap<Uuid, JobState> = rows.iter().map(|row| (row.id, row.state)).collect();
-        for lease in leases {
-            match (states.get(&lease.held.id), valid_until) {
-                (Some(state), Some(until)) => lease.renewed(until, *state == JobState::Canceling),
-                (Some(JobState::Canceling), None) => lease.view.send_modify(|view| view.canceled = true),
-                (Some(_), None) => {}
-                (None, _) => lease.lose(),
-            }
-        }
-        Ok(())
-    }
-
-    /// Clients see the progress of children in their parent, so its version moves with theirs.
-    async fn write_progress(&self, database: &Database) -> Result<(), DbErr> {
-        let mut parents = HashSet::new();
-        let mut any = false;
-        for lease in self.all() {
-            let Some(progress) = lock(&lease.progress).take() else { continue };
-            const WRITE: &str = "UPDATE job SET progress = $3, version = version + 1 \
-                WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL";
-            let [id, epoch] = lease.held.fence();
-            let values = [id, epoch, progress.into()];
-            database.reader().execute_raw(clock::statement(database.backend(), WRITE, values)).await?;
-            parents.extend(lease.parent);
-            any = true;
-        }
-        for parent in parents {
-            const MOVE: &str = "UPDATE job SET version = version + 1 WHERE id = $1 AND completed_at IS NULL";
-            database.reader().execute_raw(clock::statement(database.backend(), MOVE, [parent.into()])).await?;
-        }
-        if any {
-            self.committed.notify_one();
-        }
-        Ok(())
-    }
-}
-
-/// What else the renewer's thread writes at each renewal: the worker's own row.
-pub struct Heartbeat(Box<dyn Fn(Database) -> Beat + Send>);
-
-type Beat = Pin<Box<dyn Future<Output = Result<(), DbErr>>>>;
-
-impl Heartbeat {
-    pub fn new<F>(write: impl Fn(Database) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = Result<(), DbErr>> + 'static,
-    {
-        Self(Box::new(move |database| Box::pin(write(database))))
-    }
-}
-
 /// A panic elsewhere must not stop the renewals: what the lock guards is valid at every step.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

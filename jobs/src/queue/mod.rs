@@ -6,7 +6,7 @@
 //!
 //! * [`mod@enqueue`]: a job row in the caller's transaction
 //! * [`claim`]: due rows for a worker; lapsed leases back to the queue
-//! * [`lease`]: renewing, progress and news of cancellation, on a thread of its own
+//! * [`lease`]: an attempt's hold on its job; [`renew`]: keeping it, on a thread of its own
 //! * [`outcome`]: how attempts end, and how a parent ends with its last child
 //! * [`control`]: canceling a job
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
@@ -18,11 +18,13 @@ pub mod control;
 pub mod enqueue;
 pub mod lease;
 pub mod outcome;
+pub mod renew;
 pub mod wait;
 pub mod wake;
 
 pub use enqueue::{Enqueued, NewJob, Requester, enqueue};
-pub use lease::{Held, Lease, Renewer};
+pub use lease::{Held, Lease};
+pub use renew::{Heartbeat, Renewer};
 
 use keywright_entities::job;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};

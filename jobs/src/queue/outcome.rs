@@ -131,8 +131,8 @@ pub async fn end_lapsed(
     state: JobState,
     reason: Option<Reason>,
 ) -> Result<(), DbErr> {
-    let guard = "epoch = $2 AND lease_until IS NOT NULL";
-    let counted = "UPDATE job SET rescues = rescues + 1 WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL";
+    let guard = "epoch = $2 AND lease_until < {now}";
+    let counted = "UPDATE job SET rescues = rescues + 1 WHERE id = $1 AND epoch = $2 AND lease_until < {now}";
     let fence = [job.id.into(), job.epoch.into()];
     db.execute_raw(clock::statement(db.get_database_backend(), counted, fence.clone())).await?;
     end_where(db, guard, fence, state, reason).await.map(|_| ())

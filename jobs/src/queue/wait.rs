@@ -35,6 +35,18 @@ impl Until {
     }
 }
 
+/// Takes the waiters of a job away that nobody listens to any more.
+struct Forget<'a> {
+    waiters: &'a Waiters,
+    job: Uuid,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiters.forget(self.job);
+    }
+}
+
 struct Waiter {
     until: Until,
     tell: oneshot::Sender<()>,
@@ -75,12 +87,14 @@ impl Waiters {
         let (tell, told) = oneshot::channel();
         self.lock().entry(job).or_default().push(Waiter { until, tell });
         self.came.notify_one();
+        // dropped after `told`, also when the client went away and this future with it
+        let _forget = Forget { waiters: self, job };
+        let told = std::pin::pin!(told);
         tokio::select! {
             _ = told => {}
             () = tokio::time::sleep(limit) => {}
             () = self.stop.cancelled() => {}
         }
-        self.forget(job);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Vec<Waiter>>> {

@@ -62,16 +62,20 @@ async fn guard(stop: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 async fn send_notifications(url: String, mut pending: watch::Receiver<u64>) {
+    // what could not be sent is sent by the next connection
+    let mut unsent = false;
     loop {
         let Ok(mut connection) = sqlx::PgConnection::connect(&url).await else {
             tokio::time::sleep(RECONNECT).await;
             continue;
         };
-        while pending.changed().await.is_ok() {
+        while unsent || pending.changed().await.is_ok() {
+            unsent = true;
             if let Err(error) = sqlx::query("SELECT pg_notify('keywright', '')").execute(&mut connection).await {
                 tracing::debug!(%error, "the notifying connection was lost");
                 break;
             }
+            unsent = false;
             tokio::time::sleep(NOTIFY_PAUSE).await;
         }
     }
@@ -110,7 +114,8 @@ async fn watch_file_once(url: &str, sender: &watch::Sender<u64>) -> Result<(), s
     let mut known: Option<i64> = None;
     loop {
         let version: i64 = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut connection).await?;
-        if known.is_some_and(|known| known != version) {
+        // at first for whatever was committed while nobody looked
+        if known != Some(version) {
             sender.send_modify(|news| *news += 1);
         }
         known = Some(version);

@@ -15,6 +15,9 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 const SQLITE_BUSY: Duration = Duration::from_secs(30);
 /// How long a caller may wait for a pooled connection before it is told that the database is away.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// A transaction that does nothing for this long belongs to a frozen or cut-off process: PostgreSQL ends it, so that the rows it
+/// has locked can be taken over.
+const IDLE_IN_TRANSACTION: &str = "SET idle_in_transaction_session_timeout = '5s'";
 /// The advisory lock that makes concurrent migrations take turns on PostgreSQL.
 const MIGRATION_LOCK: i64 = 0x6b65_7977_7269_6768;
 
@@ -56,6 +59,13 @@ impl Database {
             writer: sqlite.then(|| Arc::new(Mutex::new(()))),
             committed: Arc::new(Notify::new()),
         })
+    }
+
+    /// Further connections of one's own to the same database. On SQLite its writers take their turns in the same queue: the
+    /// file's own lock is not fair, and a writer that only knocks now and then might not get in for seconds.
+    pub async fn another(&self, pool: u32) -> Result<Self, OpenError> {
+        let connection = sea_orm::Database::connect(options(&self.url, pool)).await?;
+        Ok(Self { connection, ..self.clone() })
     }
 
     /// For reading. Writes go through [`Database::begin`].
@@ -202,6 +212,11 @@ fn is_transient_code(code: &str) -> bool {
 fn options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.max_connections(pool).acquire_timeout(ACQUIRE).connect_timeout(ACQUIRE).sqlx_logging(false);
+    options.map_sqlx_postgres_pool_opts(|pool| {
+        pool.after_connect(|connection, _| {
+            Box::pin(async move { sqlx::Executor::execute(connection, IDLE_IN_TRANSACTION).await.map(|_| ()) })
+        })
+    });
     options.map_sqlx_sqlite_opts(|sqlite| {
         sqlite
             .create_if_missing(true)

@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod http;
+pub mod memory;
 
 use async_trait::async_trait;
 use aws::Aws;

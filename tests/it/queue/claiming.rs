@@ -1,0 +1,138 @@
+//! Who gets which job.
+
+use super::*;
+use keywright_entities::types::WaitingFor;
+use keywright_tests::{database::TestDatabase, on_both_databases};
+use std::collections::BTreeMap;
+
+on_both_databases!(
+    a_claim_begins_an_attempt,
+    urgent_jobs_come_first_then_those_due_longest,
+    what_is_not_due_is_left_alone,
+    of_one_lock_key_one_runs,
+    claimers_at_once_share_jobs_and_never_a_lock,
+    a_bound_job_waits_for_a_worker_with_its_label,
+    a_payload_of_a_newer_program_is_left_alone,
+);
+
+async fn a_claim_begins_an_attempt(test: TestDatabase) {
+    let db = &test.database;
+    let queued = put(db, probe()).await;
+    assert_eq!((queued.state, queued.epoch, queued.attempt), (JobState::Queued, 0, 0));
+    let running = take_one(db).await;
+    assert_eq!((running.state, running.epoch, running.attempt), (JobState::Running, 1, 1));
+    assert_eq!(running.due_at, None);
+    let started = running.started_at.unwrap();
+    assert_eq!(running.lease_until.unwrap() - started, chrono::Duration::seconds(60));
+    assert_eq!(running.deadline_at.unwrap() - started, chrono::Duration::seconds(3600));
+    assert!(running.version > queued.version);
+    assert_eq!(read(db, running.id).await, running);
+    assert_eq!(take(db, 10).await, [], "it is nobody else's now");
+}
+
+async fn urgent_jobs_come_first_then_those_due_longest(test: TestDatabase) {
+    let db = &test.database;
+    let mut ids = Vec::new();
+    for (priority, age) in [(-1, 9_000), (0, 1_000), (0, 5_000), (1, 2_000), (1, 3_000)] {
+        let job = put(db, probe()).await;
+        let due = clock::sql(db.backend(), -age);
+        change(db, job.id, &format!("priority = {priority}, due_at = {due}")).await;
+        ids.push(job.id);
+    }
+    let expected = [ids[4], ids[3], ids[2], ids[1], ids[0]];
+    for id in expected {
+        assert_eq!(take(db, 1).await[0].id, id);
+    }
+}
+
+async fn what_is_not_due_is_left_alone(test: TestDatabase) {
+    let db = &test.database;
+    let later = put(db, probe()).await;
+    change(db, later.id, &format!("due_at = {}", clock::sql(db.backend(), 60_000))).await;
+    assert_eq!(take(db, 10).await, []);
+    make_due(db, later.id).await;
+    assert_eq!(take_one(db).await.id, later.id);
+    let can = Capability { kinds: vec!["test.other"], ..worker(&[]) };
+    put(db, probe()).await;
+    assert_eq!(claim::claim(db, &can, 10).await.unwrap(), [], "another kind");
+    assert_eq!(take(db, 0).await, [], "no free slot");
+}
+
+async fn of_one_lock_key_one_runs(test: TestDatabase) {
+    let db = &test.database;
+    for _ in 0..3 {
+        put(db, probe().lock("scope".to_owned())).await;
+    }
+    let other = put(db, probe().lock("other".to_owned())).await;
+    let free = put(db, probe()).await;
+    let mut taken = take(db, 10).await;
+    taken.sort_by_key(|job| job.lock_key.clone());
+    let keys: Vec<_> = taken.iter().map(|job| job.lock_key.as_deref()).collect();
+    assert_eq!(keys, [None, Some("other"), Some("scope")], "one of each in one batch");
+    assert!(taken.iter().any(|job| job.id == other.id) && taken.iter().any(|job| job.id == free.id));
+    assert_eq!(take(db, 10).await, [], "the others wait");
+    assert!(finish(db, &held(&taken[2]), Outcome::GivenBack).await);
+    let next = take_one(db).await;
+    assert_eq!(next.lock_key.as_deref(), Some("scope"));
+    assert!(finish(db, &held(&next), success()).await);
+    assert_eq!(take_one(db).await.lock_key.as_deref(), Some("scope"));
+}
+
+async fn claimers_at_once_share_jobs_and_never_a_lock(test: TestDatabase) {
+    const LOCKS: usize = 8;
+    const EACH: usize = 4;
+    // queued in opposite orders, so that claims that locked one by one would meet head on
+    for round in 0..EACH {
+        for number in 0..LOCKS {
+            let key = if round % 2 == 0 { number } else { LOCKS - 1 - number };
+            put(&test.database, probe().lock(format!("lock-{key}"))).await;
+        }
+    }
+    let mut claimers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let db = test.another().await;
+        claimers.spawn(async move {
+            let mut attempts = Vec::new();
+            loop {
+                let taken = take(&db, LOCKS).await;
+                for job in &taken {
+                    assert_eq!(job.attempt, 1);
+                    assert!(finish(&db, &held(job), success()).await);
+                    attempts.push(job.id);
+                }
+                let open = job::Entity::find().filter(job::Column::CompletedAt.is_null()).count(db.reader()).await;
+                if open.unwrap() == 0 {
+                    return attempts;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let mut runs: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for id in claimers.join_all().await.into_iter().flatten() {
+        *runs.entry(id).or_default() += 1;
+    }
+    assert_eq!(runs.len(), LOCKS * EACH);
+    assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
+}
+
+async fn a_bound_job_waits_for_a_worker_with_its_label(test: TestDatabase) {
+    let db = &test.database;
+    let bound = put(db, probe().on_workers(Some("vault-room".to_owned()))).await;
+    assert_eq!((bound.state, bound.waiting_for), (JobState::Waiting, Some(WaitingFor::Worker)));
+    assert_eq!(take(db, 10).await, []);
+    assert_eq!(claim::claim(db, &worker(&["lobby"]), 10).await.unwrap(), []);
+    let taken = claim::claim(db, &worker(&["lobby", "vault-room"]), 10).await.unwrap();
+    assert_eq!(taken.iter().map(|job| job.id).collect::<Vec<_>>(), [bound.id]);
+    assert_eq!((taken[0].state, taken[0].waiting_for), (JobState::Running, None));
+}
+
+async fn a_payload_of_a_newer_program_is_left_alone(test: TestDatabase) {
+    let db = &test.database;
+    let newer = put(db, newer_probe()).await;
+    let older = put(db, probe()).await;
+    assert_eq!(take_one(db).await.id, older.id);
+    assert_eq!(read(db, newer.id).await, newer, "untouched");
+    let can = Capability { payload_version: 2, ..worker(&[]) };
+    assert_eq!(claim::claim(db, &can, 10).await.unwrap()[0].id, newer.id);
+}

@@ -1,0 +1,116 @@
+//! Real processes: the binaries of this build, started as an operator would, ended as a machine would.
+
+use crate::app::{PATIENCE, eventually};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// What to send to a process.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    Kill,
+    Term,
+    Stop,
+    Continue,
+}
+
+impl Signal {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "-KILL",
+            Self::Term => "-TERM",
+            Self::Stop => "-STOP",
+            Self::Continue => "-CONT",
+        }
+    }
+}
+
+/// A running binary; dropping it kills it.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    _folder: TempDir,
+}
+
+impl Process {
+    /// Starts `keywright-worker` or `keywright-api` with nothing in its environment but this and the search path.
+    pub fn start(binary: &str, environment: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let log = folder.path().join("log");
+        let file = File::create(&log).expect("a log file");
+        let child = Command::new(built(binary))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("KEYWRIGHT_DATA_DIR", folder.path())
+            .envs(environment.iter().copied())
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{binary} could not be started (is it built?): {error}"));
+        Self { child, log, _folder: folder }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal.name(), &id]).status().expect("kill runs");
+        assert!(sent.success(), "{signal:?} could not be sent to {id}");
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(mut self) {
+        self.signal(Signal::Kill);
+        let _ = self.child.wait();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        let end = eventually("the process ends", async || child.try_wait().expect("a child of ours"));
+        let ended = tokio::time::timeout(within, end).await;
+        ended.unwrap_or_else(|_| panic!("still running after {within:?}; its log:\n{}", self.log()))
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log holds this.
+    pub async fn logged(&mut self, text: &str) {
+        let looking = async {
+            loop {
+                if self.log().contains(text) {
+                    return;
+                }
+                let ended = self.child.try_wait().expect("a child of ours");
+                assert!(ended.is_none(), "it ended before it logged {text:?}; its log:\n{}", self.log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, looking).await;
+        assert!(told.is_ok(), "never logged {text:?}; its log:\n{}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // gone already, or not: both are fine
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprint!("--- log of a process\n{}", self.log());
+        }
+    }
+}
+
+/// Where this build put a binary: beside the folder of the test's own executable.
+fn built(binary: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>").join(binary)
+}
