@@ -80,6 +80,47 @@ impl<T: Type + ToJSON> Accepted<T> {
     }
 }
 
+/// 202 with the job that is under way.
+#[derive(Debug, ApiResponse)]
+pub enum UnderWay<T: Type + ToJSON> {
+    /// Under way: poll `Location`.
+    #[oai(status = 202)]
+    UnderWay(
+        Json<T>,
+        /// The path of the job.
+        #[oai(header = "Location")]
+        String,
+        /// Seconds after which a first poll makes sense.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+impl<T: Type + ToJSON> UnderWay<T> {
+    pub fn job(location: impl Into<String>, body: T) -> Self {
+        Self::UnderWay(Json(body), location.into(), 2)
+    }
+}
+
+/// 200 with the object and its version.
+#[derive(Debug, ApiResponse)]
+pub enum Current<T: Type + ToJSON> {
+    /// The object as it is now.
+    #[oai(status = 200)]
+    Current(
+        Json<T>,
+        /// The version, for `If-Match`.
+        #[oai(header = "ETag")]
+        String,
+    ),
+}
+
+impl<T: Type + ToJSON> Current<T> {
+    pub fn at_version(version: i64, body: T) -> Self {
+        Self::Current(Json(body), etag(version))
+    }
+}
+
 fn preference(seconds: u32) -> String {
     format!("wait={seconds}")
 }

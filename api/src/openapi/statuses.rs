@@ -12,6 +12,10 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("refresh", &[401, 403]),
     ("logout", &[409]),
     ("changePassword", &[409]),
+    ("createSubscription", &[409]),
+    ("deleteSubscription", &[409]),
+    ("startScan", &[409]),
+    ("cancelJob", &[409]),
 ];
 
 pub(super) fn document_refusals(document: &mut Value, options: Options) {

@@ -6,7 +6,7 @@ pub use view::{JobView, ScopeView};
 
 use super::Tag;
 use crate::{
-    answer::{Accepted, Found, any_match, etag},
+    answer::{Accepted, Found, UnderWay, any_match, etag},
     auth::{Caller, Permission, perm},
     error::{ApiError, Code},
     page::{ListParams, Page, SortKey, Sorting},
@@ -193,7 +193,7 @@ impl JobsApi {
     ///
     /// At once when it is queued, after the provider call that is under way otherwise. What was found is kept.
     #[oai(path = "/api/jobs/:id/cancel", method = "post", operation_id = "cancelJob")]
-    async fn cancel(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<Accepted<JobView>, ApiError> {
+    async fn cancel(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
         let job = self.find(&caller.visible(), id.0).await?;
         if !caller.is_actor(job.requested_by_type, job.requested_by_id.as_deref()) {
             caller.require(Permission::JobsControl)?;
@@ -211,8 +211,7 @@ impl JobsApi {
             .write(&*write)
             .await?;
         write.commit().await?;
-        let location = location(job.id);
-        Ok(Accepted::job(location, self.view(job).await?, false, None))
+        Ok(UnderWay::job(location(job.id), self.view(job).await?))
     }
 }
 

@@ -4,7 +4,7 @@ mod input;
 
 use super::Tag;
 use crate::{
-    answer::{Created, Found, NoContent, any_match, etag},
+    answer::{Created, Current, Found, NoContent, any_match, etag},
     auth::{Caller, perm},
     context,
     error::ApiError,
@@ -183,7 +183,7 @@ impl SubscriptionsApi {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: Json<SubscriptionPatch>,
-    ) -> Result<Found<SubscriptionView>, ApiError> {
+    ) -> Result<Current<SubscriptionView>, ApiError> {
         let write = self.database.begin().await?;
         let before = find(&*write, &caller.visible(), id.0).await?;
         expect_version(if_match.0.as_deref(), before.version)?;
@@ -193,7 +193,7 @@ impl SubscriptionsApi {
         let changed = after.clone().into_active_model().reset_all().update(&*write).await?;
         event(EventType::SubscriptionUpdated, &caller, &changed).write(&*write).await?;
         write.commit().await?;
-        Ok(Found::at_version(changed.version, None, changed.into()))
+        Ok(Current::at_version(changed.version, changed.into()))
     }
 
     /// Remove a subscription

@@ -15,7 +15,8 @@ const LIBRARIES: &str = "apalis_core=warn,poem=warn,sea_orm_migration=warn,sqlx=
 
 /// Begins logging for this process.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(format!("{LIBRARIES},{filter}")).map_err(|error| TelemetryError(error.to_string()))?;
+    let filter =
+        EnvFilter::try_new(format!("{LIBRARIES},{filter}")).map_err(|error| TelemetryError(error.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match format {

@@ -2,7 +2,7 @@
 
 use super::assets::{AssetView, view_of_version};
 use crate::{
-    answer::{Accepted, Found},
+    answer::{Accepted, Current},
     auth::{Caller, perm},
     context,
     error::{ApiError, Code, FieldError},
@@ -229,11 +229,11 @@ impl ScansApi {
 
     /// Get the state of a scan (older spelling: use /api/jobs/{id})
     #[oai(path = "/api/assets/discovery/scan/:id/status", method = "get", operation_id = "getScanStatus")]
-    async fn status(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Found<JobView>, ApiError> {
+    async fn status(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Current<JobView>, ApiError> {
         let row = self.find(&caller.visible(), id.0).await?;
         let job = job::by_id(self.database.reader(), row.id).await?.ok_or_else(|| ApiError::not_found("scan"))?;
         let version = job.version;
-        Ok(Found::at_version(version, None, JobView::read(self.database.reader(), job).await?))
+        Ok(Current::at_version(version, JobView::read(self.database.reader(), job).await?))
     }
 
     /// List what a scan found (older spelling: use /api/assets/discovery/scans/{id}/results)
