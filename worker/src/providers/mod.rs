@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod egress;
 pub mod http;
+pub mod local;
 pub mod memory;
 
 use async_trait::async_trait;
