@@ -8,7 +8,7 @@ mod sources;
 mod values;
 
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
-pub use sources::{Sources, Text};
+pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
 use secrecy::SecretString;

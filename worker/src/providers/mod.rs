@@ -1,28 +1,41 @@
 //! The clouds, one folder each, and the one place that dispatches between them.
 
 pub mod aws;
+pub mod egress;
 pub mod http;
+pub mod local;
 pub mod memory;
 
 use async_trait::async_trait;
 use aws::Aws;
+use egress::EgressGuard;
 use keywright_jobs::{
     domain::inventory::ProviderKind,
     provider::{Connection, Gate, ProviderError, Providers, Target},
-    setup::config::Config,
+    setup::{
+        clock::Clock,
+        config::{self, Config},
+    },
 };
+use local::{Local, Surroundings};
 use std::sync::Arc;
 
 /// The clouds that this program can reach.
 pub struct Clouds {
     aws: Aws,
+    egress: Arc<EgressGuard>,
+    surroundings: Surroundings,
 }
 
 impl Clouds {
     /// # Errors
     /// When the addresses that users may reach cannot be read from the configuration.
-    pub fn new(_config: &Config) -> anyhow::Result<Self> {
-        Ok(Self { aws: Aws::new(Arc::new(|_| Err("user-entered endpoints cannot be reached yet".to_owned()))) })
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            aws: Aws::new(Arc::new(|_| Err("user-entered endpoints cannot be reached yet".to_owned()))),
+            egress: Arc::new(EgressGuard::new(&config.egress_allow)),
+            surroundings: Surroundings::new(Arc::new(config::variable), Clock::system()),
+        })
     }
 }
 
@@ -31,7 +44,10 @@ impl Providers for Clouds {
     async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
         match target.provider {
             ProviderKind::Aws => self.aws.connect(target, gate).await,
-            ProviderKind::Local | ProviderKind::Gcp | ProviderKind::Azure => Err(ProviderError::Rejected {
+            ProviderKind::Local => {
+                Local::connect(&target.settings, gate, Arc::clone(&self.egress), self.surroundings.clone())
+            }
+            ProviderKind::Gcp | ProviderKind::Azure => Err(ProviderError::Rejected {
                 code: "provider_unsupported".to_owned(),
                 detail: format!("this version cannot look at {}", target.provider),
             }),

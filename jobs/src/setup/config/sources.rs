@@ -20,6 +20,12 @@ pub struct Sources {
     file: BTreeMap<String, Text>,
 }
 
+/// A variable of this process's environment that is not one of our settings: what a user's reference such as `env:NAME` names.
+#[allow(clippy::disallowed_methods, reason = "as below: this file is the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 impl Sources {
     /// Keeps of `environment` what is ours. An empty value counts as not given, as compose files write it.
     pub fn new(environment: impl IntoIterator<Item = (String, String)>) -> Self {

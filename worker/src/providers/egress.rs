@@ -1,0 +1,196 @@
+//! The guard between addresses that users enter and the network that this process can reach.
+//!
+//! A user of Keywright may name any host; without a guard the worker would become that user's way into the machine's own
+//! services, the local network and a cloud's metadata address (server-side request forgery). The rule: only public unicast
+//! addresses, unless the operator allowed the network or the place (`KEYWRIGHT_EGRESS_ALLOW`).
+//!
+//! The guard is a dialer and not only a resolver, because clients connect to IP literals without asking a resolver. It
+//! resolves once, refuses a name if *any* of its addresses is refused, connects to exactly the addresses that it checked, and
+//! looks at the peer's address after the connect.
+
+mod address;
+
+use ipnet::IpNet;
+use keywright_jobs::setup::config::EgressAllow;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+use thiserror::Error;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout_at},
+};
+
+/// Which addresses beside the public ones may be reached.
+#[derive(Clone, Debug, Default)]
+pub struct EgressGuard {
+    networks: Vec<IpNet>,
+    places: BTreeSet<(String, u16)>,
+}
+
+/// Why no connection was made.
+#[derive(Debug, Error)]
+pub enum EgressError {
+    #[error(
+        "{host} leads to {address}, which is not a public address; an operator can allow it with KEYWRIGHT_EGRESS_ALLOW"
+    )]
+    Refused { host: String, address: IpAddr },
+    #[error("the name {host} could not be resolved")]
+    Unresolved { host: String },
+    #[error("no connection was made in time")]
+    TimedOut,
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl EgressGuard {
+    /// A guard that lets `allowed` through beside the public addresses.
+    pub fn new(allowed: &[EgressAllow]) -> Self {
+        let mut guard = Self::default();
+        for entry in allowed {
+            match entry {
+                EgressAllow::Net(network) => guard.networks.push(*network),
+                EgressAllow::HostPort { host, port } => {
+                    guard.places.insert((comparable(host), *port));
+                }
+            }
+        }
+        guard
+    }
+
+    /// Whether `host`, which leads to `address`, may be reached on `port`.
+    pub fn permits(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        let embedded = address::unwrapped(address);
+        address::is_public(address)
+            || self.networks.iter().any(|network| network.contains(&address) || network.contains(&embedded))
+            || self.places.contains(&(comparable(host), port))
+    }
+
+    /// The addresses of `host`, each of them permitted.
+    ///
+    /// # Errors
+    /// [`EgressError::Refused`] when one of them is not, so that a name cannot hide a private address among public ones.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+        let addresses: Vec<SocketAddr> = match literal(host) {
+            Some(address) => vec![SocketAddr::new(address, port)],
+            None => lookup_host((host, port))
+                .await
+                .map_err(|_| EgressError::Unresolved { host: host.to_owned() })?
+                .collect(),
+        };
+        if addresses.is_empty() {
+            return Err(EgressError::Unresolved { host: host.to_owned() });
+        }
+        match addresses.iter().find(|found| !self.permits(host, port, found.ip())) {
+            Some(refused) => Err(EgressError::Refused { host: host.to_owned(), address: refused.ip() }),
+            None => Ok(addresses),
+        }
+    }
+
+    /// Connects to `host` before `deadline`, over addresses that were checked.
+    ///
+    /// # Errors
+    /// See [`EgressError`]; with several addresses, the error of the last one tried.
+    pub async fn connect(&self, host: &str, port: u16, deadline: Instant) -> Result<TcpStream, EgressError> {
+        let addresses = timeout_at(deadline, self.resolve(host, port)).await.map_err(|_| EgressError::TimedOut)??;
+        let mut failure = EgressError::TimedOut;
+        for (position, address) in addresses.iter().enumerate() {
+            // an address that swallows packets may use only its share of what is left
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waiting = u32::try_from(addresses.len() - position).unwrap_or(u32::MAX);
+            match timeout_at(Instant::now() + left / waiting, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) if stream.peer_addr()?.ip() == address.ip() => return Ok(stream),
+                Ok(Ok(stream)) => {
+                    return Err(EgressError::Refused { host: host.to_owned(), address: stream.peer_addr()?.ip() });
+                }
+                Ok(Err(error)) => failure = EgressError::Io(error),
+                Err(_) => failure = EgressError::TimedOut,
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// An IP address as it is written in a host: bare, or in the brackets of RFC 3986.
+fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
+}
+
+fn comparable(host: &str) -> String {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::net::TcpListener;
+
+    fn guard(entries: &[&str]) -> EgressGuard {
+        EgressGuard::new(&entries.iter().map(|entry| entry.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn lets_networks_and_places_through() {
+        let guard = guard(&["10.0.0.0/8", "fd00::/8", "192.168.1.7/32", "DB.internal:5432", "[::1]:443"]);
+        let cases = [
+            ("x", 1, "10.9.9.9", true),
+            ("x", 1, "11.0.0.0", true),
+            ("x", 1, "192.168.1.7", true),
+            ("x", 1, "192.168.1.8", false),
+            ("x", 1, "fd12::1", true),
+            ("x", 1, "::ffff:10.0.0.1", true),
+            ("db.INTERNAL.", 5432, "172.16.0.1", true),
+            ("db.internal", 5433, "172.16.0.1", false),
+            ("::1", 443, "::1", true),
+            ("[::1]", 443, "::1", true),
+            ("::1", 444, "::1", false),
+        ];
+        for (host, port, address, expected) in cases {
+            assert_eq!(guard.permits(host, port, address.parse().unwrap()), expected, "{host}:{port} {address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refuses_what_is_not_public_before_connecting() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::1", "[::1]", "::ffff:127.0.0.1", "localhost", "169.254.169.254", "0.0.0.0"] {
+            let error = guard(&[]).connect(host, port, soon()).await.unwrap_err();
+            assert!(matches!(error, EgressError::Refused { .. }), "{host}: {error}");
+        }
+    }
+
+    /// Some resolvers read these as IPv4 addresses, others as names that do not exist: neither may lead inside.
+    #[tokio::test]
+    async fn other_spellings_of_loopback_lead_nowhere() {
+        for host in ["2130706433", "0177.0.0.1", "0x7f.0.0.1", "127.1", "0x7f000001"] {
+            let error = guard(&[]).connect(host, 80, soon()).await.unwrap_err();
+            assert!(matches!(error, EgressError::Refused { .. } | EgressError::Unresolved { .. }), "{host}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connects_to_what_is_allowed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let by_network = guard(&["127.0.0.0/8"]).connect("127.0.0.1", port, soon()).await.unwrap();
+        assert_eq!(by_network.peer_addr().unwrap().port(), port);
+        let place = format!("127.0.0.1:{port}");
+        guard(&[&place]).connect("127.0.0.1", port, soon()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_is_told_apart_from_a_refused_one() {
+        let error = guard(&[]).connect("no-such-host.invalid", 443, soon()).await.unwrap_err();
+        assert!(matches!(error, EgressError::Unresolved { .. }), "{error}");
+    }
+}
