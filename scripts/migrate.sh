@@ -4,4 +4,4 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo build --workspace --bins
 mkdir -p data
-exec "$(scripts/target-dir.sh)/debug/keywright-api" --migrate-only
+exec "$(scripts/target-dir.sh)/debug/keywright-api" migrate

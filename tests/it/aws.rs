@@ -5,9 +5,10 @@ use futures::future::try_join_all;
 use keywright_jobs::{
     domain::inventory::{Observed, ProviderKind, ScopeId},
     provider::{Gate, Inventory, ProviderError, Target},
+    setup::config::EgressAllow,
 };
 use keywright_tests::rig::{ACCESS_KEY_ID, ACCOUNT, AwsListing, AwsSeed, Rig, SECRET_ACCESS_KEY, reads_value};
-use keywright_worker::providers::{aws::Aws, http::Sleeper};
+use keywright_worker::providers::{aws::Aws, egress::EgressGuard, http::Sleeper};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,8 +31,13 @@ impl Sleeper for NoWait {
     }
 }
 
+/// A guard that lets the emulators be reached.
+fn loopback() -> Arc<EgressGuard> {
+    Arc::new(EgressGuard::new(&[EgressAllow::Net("127.0.0.0/8".parse().unwrap())]))
+}
+
 fn aws() -> Aws {
-    Aws::new(Arc::new(|_| Ok(()))).with_access_key(ACCESS_KEY_ID, SECRET_ACCESS_KEY.to_owned().into())
+    Aws::new(loopback()).with_access_key(ACCESS_KEY_ID, SECRET_ACCESS_KEY.to_owned().into())
 }
 
 fn target(url: &str, regions: &[&str]) -> Target {

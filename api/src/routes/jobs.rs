@@ -43,47 +43,37 @@ pub struct JobsApi {
 static JOBS: Sorting<job::Model> = Sorting {
     keys: &[SortKey {
         name: "createdAt",
-        column: || job::Column::CreatedAt.into_expr().into(),
+        column: || job::Column::CreatedAt.into_expr(),
         nullable: false,
         read: |row| row.created_at.into(),
     }],
     default: "-createdAt",
-    unique: SortKey {
-        name: "id",
-        column: || job::Column::Id.into_expr().into(),
-        nullable: false,
-        read: |row| row.id.into(),
-    },
+    unique: SortKey { name: "id", column: || job::Column::Id.into_expr(), nullable: false, read: |row| row.id.into() },
 };
 
 static SCOPES: Sorting<job::Model> = Sorting {
     keys: &[
         SortKey {
             name: "region",
-            column: || job::Column::ScopeRegion.into_expr().into(),
+            column: || job::Column::ScopeRegion.into_expr(),
             nullable: true,
             read: |row| row.scope_region.clone().into(),
         },
         SortKey {
             name: "state",
-            column: || job::Column::State.into_expr().into(),
+            column: || job::Column::State.into_expr(),
             nullable: false,
             read: |row| row.state.as_str().to_owned().into(),
         },
         SortKey {
             name: "createdAt",
-            column: || job::Column::CreatedAt.into_expr().into(),
+            column: || job::Column::CreatedAt.into_expr(),
             nullable: false,
             read: |row| row.created_at.into(),
         },
     ],
     default: "createdAt",
-    unique: SortKey {
-        name: "id",
-        column: || job::Column::Id.into_expr().into(),
-        nullable: false,
-        read: |row| row.id.into(),
-    },
+    unique: SortKey { name: "id", column: || job::Column::Id.into_expr(), nullable: false, read: |row| row.id.into() },
 };
 
 #[OpenApi(tag = "Tag::Jobs")]

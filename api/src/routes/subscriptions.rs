@@ -93,13 +93,13 @@ static SUBSCRIPTIONS: Sorting<subscription::Model> = Sorting {
     keys: &[
         SortKey {
             name: "createdAt",
-            column: || subscription::Column::CreatedAt.into_expr().into(),
+            column: || subscription::Column::CreatedAt.into_expr(),
             nullable: false,
             read: |row| row.created_at.into(),
         },
         SortKey {
             name: "name",
-            column: || subscription::Column::Name.into_expr().into(),
+            column: || subscription::Column::Name.into_expr(),
             nullable: false,
             read: |row| row.name.clone().into(),
         },
@@ -107,7 +107,7 @@ static SUBSCRIPTIONS: Sorting<subscription::Model> = Sorting {
     default: "createdAt",
     unique: SortKey {
         name: "id",
-        column: || subscription::Column::Id.into_expr().into(),
+        column: || subscription::Column::Id.into_expr(),
         nullable: false,
         read: |row| row.id.into(),
     },

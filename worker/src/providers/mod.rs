@@ -31,9 +31,10 @@ impl Clouds {
     /// # Errors
     /// When the addresses that users may reach cannot be read from the configuration.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let egress = Arc::new(EgressGuard::new(&config.egress_allow));
         Ok(Self {
-            aws: Aws::new(Arc::new(|_| Err("user-entered endpoints cannot be reached yet".to_owned()))),
-            egress: Arc::new(EgressGuard::new(&config.egress_allow)),
+            aws: Aws::new(Arc::clone(&egress)),
+            egress,
             surroundings: Surroundings::new(Arc::new(config::variable), Clock::system()),
         })
     }

@@ -40,7 +40,7 @@ macro_rules! by {
     ($name:literal, $column:ident, $field:ident, $nullable:literal) => {
         SortKey {
             name: $name,
-            column: || asset::Column::$column.into_expr().into(),
+            column: || asset::Column::$column.into_expr(),
             nullable: $nullable,
             read: |row| row.$field.clone().into(),
         }

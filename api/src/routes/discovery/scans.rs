@@ -1,5 +1,7 @@
 //! Scans: asked for, under way, and what each of them found.
 
+mod queries;
+
 use super::assets::{AssetView, view_of_version};
 use crate::{
     answer::{Accepted, Current},
@@ -17,7 +19,7 @@ use crate::{
     timestamp::Timestamp,
     wire::{Change, JobState, ScanMode},
 };
-use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope, types};
+use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope};
 use keywright_jobs::{
     domain::inventory::Thresholds,
     kinds::discovery::request::{self, OnConflict, ScanRefused, ScanRequest},
@@ -29,10 +31,8 @@ use poem_openapi::{
     param::{Header, Path, Query},
     payload::Json,
 };
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-    sea_query::{Alias, Expr, ExprTrait, Query as Sql},
-};
+use queries::{found_by, visible};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -120,30 +120,25 @@ pub struct ScanResult {
 static SCANS: Sorting<scan::Model> = Sorting {
     keys: &[SortKey {
         name: "createdAt",
-        column: || scan::Column::CreatedAt.into_expr().into(),
+        column: || scan::Column::CreatedAt.into_expr(),
         nullable: false,
         read: |row| row.created_at.into(),
     }],
     default: "-createdAt",
-    unique: SortKey {
-        name: "id",
-        column: || scan::Column::Id.into_expr().into(),
-        nullable: false,
-        read: |row| row.id.into(),
-    },
+    unique: SortKey { name: "id", column: || scan::Column::Id.into_expr(), nullable: false, read: |row| row.id.into() },
 };
 
 static RESULTS: Sorting<asset_version::Model> = Sorting {
     keys: &[SortKey {
         name: "validFrom",
-        column: || asset_version::Column::ValidFrom.into_expr().into(),
+        column: || asset_version::Column::ValidFrom.into_expr(),
         nullable: false,
         read: |row| row.valid_from.into(),
     }],
     default: "validFrom",
     unique: SortKey {
         name: "id",
-        column: || asset_version::Column::Id.into_expr().into(),
+        column: || asset_version::Column::Id.into_expr(),
         nullable: false,
         read: |row| row.id.into(),
     },
@@ -341,61 +336,6 @@ impl ScanView {
             warnings: Vec::new(),
         }
     }
-}
-
-/// Scans that looked only at what the caller may see.
-fn visible(to: &Scope) -> Select<scan::Entity> {
-    let select = scan::Entity::find();
-    let Scope::Subscriptions(_) = to else { return select };
-    let hidden = job::Entity::find()
-        .select_only()
-        .column(job::Column::ParentId)
-        .filter(job::Column::ParentId.is_not_null())
-        .filter(to.on(job::Column::SubscriptionId).not());
-    select.filter(scan::Column::Id.not_in_subquery(hidden.into_query()))
-}
-
-/// The versions that tell what a scan found: those it made, and for `unchanged` those that held, in the scopes that it read to
-/// their ends, when it ended them.
-fn found_by(scan: Uuid, changes: &[Change]) -> Condition {
-    let made: Vec<types::Change> =
-        changes.iter().filter(|change| **change != Change::Unchanged).map(|change| (*change).into()).collect();
-    let mut found = Condition::any().add(
-        Condition::all().add(asset_version::Column::ScanId.eq(scan)).add(asset_version::Column::Change.is_in(made)),
-    );
-    if changes.contains(&Change::Unchanged) {
-        let part = Alias::new("part");
-        let of = |column: job::Column| Expr::col((part.clone(), column));
-        let version = |column: asset_version::Column| Expr::col((asset_version::Entity, column));
-        let read_to_its_end = Sql::select()
-            .expr(Expr::val(1))
-            .from_as(job::Entity, part.clone())
-            .and_where(of(job::Column::ParentId).eq(scan))
-            .and_where(of(job::Column::State).eq(types::JobState::Succeeded.as_str()))
-            .and_where(
-                of(job::Column::SubscriptionId).equals((asset_version::Entity, asset_version::Column::SubscriptionId)),
-            )
-            .and_where(of(job::Column::ScopeRegion).equals((asset_version::Entity, asset_version::Column::Region)))
-            .and_where(of(job::Column::ScopeKind).equals((asset_version::Entity, asset_version::Column::Kind)))
-            .and_where(version(asset_version::Column::ValidFrom).lte(of(job::Column::CompletedAt)))
-            .cond_where(
-                Condition::any()
-                    .add(version(asset_version::Column::ValidTo).is_null())
-                    .add(version(asset_version::Column::ValidTo).gt(of(job::Column::CompletedAt))),
-            )
-            .to_owned();
-        found = found.add(
-            Condition::all()
-                .add(
-                    Condition::any()
-                        .add(asset_version::Column::ScanId.is_null())
-                        .add(asset_version::Column::ScanId.ne(scan)),
-                )
-                .add(asset_version::Column::Change.ne(types::Change::Removed))
-                .add(Expr::exists(read_to_its_end)),
-        );
-    }
-    found
 }
 
 fn refused(refused: ScanRefused) -> ApiError {

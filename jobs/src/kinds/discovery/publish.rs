@@ -1,5 +1,10 @@
 //! Writing what a listing saw: page by page, idempotently, each change as a new version.
 
+mod removal;
+mod rows;
+
+pub use removal::{remove_all_of, remove_unseen};
+
 use super::scope::Checkpoint;
 use crate::{
     context::Context,
@@ -17,8 +22,8 @@ use keywright_entities::{
     vault,
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, Select, sea_query::Expr, sea_query::ExprTrait, sea_query::OnConflict,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Select,
+    sea_query::Expr, sea_query::OnConflict,
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -26,6 +31,8 @@ use std::{
     sync::Arc,
 };
 use uuid::Uuid;
+
+use rows::{row, version_row};
 
 /// Rows in one statement: 500 × 32 columns stay below SQLite's 32,766 values.
 const BATCH: usize = 500;
@@ -297,75 +304,6 @@ fn in_scope(place: &Place) -> Select<asset::Entity> {
         .filter(asset::Column::Kind.eq(place.scope.kind.as_str()))
 }
 
-#[allow(clippy::too_many_arguments, reason = "one value per column that the observation does not carry")]
-fn row(
-    place: &Place,
-    id: Uuid,
-    vault: Uuid,
-    observed: &Observed,
-    hash: &str,
-    first_seen_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-    version: i64,
-) -> asset::ActiveModel {
-    asset::ActiveModel {
-        id: Set(id),
-        subscription_id: Set(place.subscription),
-        provider: Set(place.provider),
-        asset_type: Set(observed.asset_type),
-        kind: Set(observed.kind.clone()),
-        vault_id: Set(vault),
-        vault: Set(observed.vault.clone()),
-        region: Set(place.scope.region.clone()),
-        name: Set(observed.name.clone()),
-        name_key: Set(observed.name.to_lowercase()),
-        external_id: Set(observed.external_id.clone()),
-        enabled: Set(observed.enabled),
-        created_at: Set(observed.created_at),
-        expires_at: Set(observed.expires_at),
-        not_before: Set(observed.not_before),
-        last_rotated_at: Set(observed.last_rotated_at),
-        last_accessed_at: Set(observed.last_accessed_at),
-        last_changed_at: Set(observed.last_changed_at),
-        first_seen_at: Set(first_seen_at),
-        last_seen_at: Set(now),
-        removed_at: Set(None),
-        stale: Set(false),
-        owner: Set(observed.owner().map(str::to_owned)),
-        environment: Set(observed.environment().map(str::to_owned)),
-        tags: Set(json!(observed.tags)),
-        certificate: Set(observed.certificate.as_ref().map(|facts| json!(facts))),
-        attributes: Set(Json::Object(observed.attributes.clone())),
-        content_hash: Set(hash.to_owned()),
-        version: Set(version),
-        last_scan_id: Set(place.scan),
-    }
-}
-
-fn version_row(
-    place: &Place,
-    asset: Uuid,
-    number: i64,
-    change: Change,
-    now: DateTime<Utc>,
-    content: &Json,
-) -> asset_version::ActiveModel {
-    asset_version::ActiveModel {
-        id: Set(ids::new()),
-        asset_id: Set(asset),
-        version: Set(number),
-        subscription_id: Set(place.subscription),
-        region: Set(place.scope.region.clone()),
-        kind: Set(place.scope.kind.clone()),
-        scan_id: Set(Some(place.scan)),
-        job_id: Set(Some(place.job)),
-        change: Set(change),
-        valid_from: Set(now),
-        valid_to: Set(None),
-        content: Set(content.clone()),
-    }
-}
-
 async fn write_warnings(db: &DatabaseTransaction, place: &Place, warnings: &[Warning]) -> Result<(), DbErr> {
     for batch in warnings.chunks(BATCH) {
         let rows = batch.iter().map(|warning| scan_warning::ActiveModel {
@@ -377,102 +315,6 @@ async fn write_warnings(db: &DatabaseTransaction, place: &Place, warnings: &[War
             detail: Set(warning.detail.clone()),
         });
         scan_warning::Entity::insert_many(rows).exec_without_returning(db).await?;
-    }
-    Ok(())
-}
-
-/// After the last page: what the listing did not see is gone.
-///
-/// "Not seen" means last seen before the listing began, by whatever scan: another scan of this scope may have run while this
-/// one waited for a retry.
-pub async fn remove_unseen(context: &Context, place: &Arc<Place>) -> Result<(), JobError> {
-    loop {
-        let removed = context
-            .persist(|db, job| {
-                let place = Arc::clone(place);
-                Box::pin(async move { remove_batch(db, &job, &place).await })
-            })
-            .await?;
-        if removed < BATCH {
-            return Ok(());
-        }
-    }
-}
-
-async fn remove_batch(db: &DatabaseTransaction, job: &job::Model, place: &Place) -> Result<usize, DbErr> {
-    let checkpoint = Checkpoint::of(job);
-    let Some(since) = checkpoint.since.filter(|_| checkpoint.listed) else { return Ok(0) };
-    let gone = batch_to_remove(db, in_scope(place).filter(asset::Column::LastSeenAt.lt(since))).await?;
-    if gone.is_empty() {
-        return Ok(0);
-    }
-    let now = clock::now(db).await?;
-    mark_removed(db, &gone, now, Some((place.scan, place.job))).await?;
-    let tally = Tally { removed: gone.len() as u64, ..Tally::default() };
-    let counts = sum_counts(job.counts.clone(), Some(&tally.json(0)));
-    Context::save(db, job, json!(checkpoint), counts).await?;
-    Ok(gone.len())
-}
-
-async fn batch_to_remove(db: &DatabaseTransaction, of: Select<asset::Entity>) -> Result<Vec<asset::Model>, DbErr> {
-    of.filter(asset::Column::RemovedAt.is_null()).order_by_asc(asset::Column::Id).limit(BATCH as u64).all(db).await
-}
-
-/// Marks all assets of a subscription as removed, because it is deleted.
-pub async fn remove_all_of(db: &DatabaseTransaction, subscription: Uuid) -> Result<(), DbErr> {
-    let now = clock::now(db).await?;
-    loop {
-        let of = asset::Entity::find().filter(asset::Column::SubscriptionId.eq(subscription));
-        let gone = batch_to_remove(db, of).await?;
-        if gone.is_empty() {
-            return Ok(());
-        }
-        mark_removed(db, &gone, now, None).await?;
-    }
-}
-
-/// Marks assets as removed and writes that as a version of each; `by` is the scan and the scope's job that found it out.
-async fn mark_removed(
-    db: &DatabaseTransaction,
-    gone: &[asset::Model],
-    now: DateTime<Utc>,
-    by: Option<(Uuid, Uuid)>,
-) -> Result<(), DbErr> {
-    let ids: Vec<Uuid> = gone.iter().map(|asset| asset.id).collect();
-    let last = asset_version::Entity::find()
-        .filter(asset_version::Column::AssetId.is_in(ids.iter().copied()))
-        .filter(asset_version::Column::ValidTo.is_null())
-        .all(db)
-        .await?;
-    let versions = last.iter().map(|version| asset_version::ActiveModel {
-        id: Set(ids::new()),
-        asset_id: Set(version.asset_id),
-        version: Set(version.version + 1),
-        subscription_id: Set(version.subscription_id),
-        region: Set(version.region.clone()),
-        kind: Set(version.kind.clone()),
-        scan_id: Set(by.map(|(scan, _)| scan)),
-        job_id: Set(by.map(|(_, job)| job)),
-        change: Set(Change::Removed),
-        valid_from: Set(now),
-        valid_to: Set(None),
-        content: Set(version.content.clone()),
-    });
-    let versions: Vec<_> = versions.collect();
-    asset_version::Entity::update_many()
-        .col_expr(asset_version::Column::ValidTo, Expr::value(now))
-        .filter(asset_version::Column::AssetId.is_in(ids.iter().copied()))
-        .filter(asset_version::Column::ValidTo.is_null())
-        .exec(db)
-        .await?;
-    asset::Entity::update_many()
-        .col_expr(asset::Column::RemovedAt, Expr::value(now))
-        .col_expr(asset::Column::Version, Expr::col(asset::Column::Version).add(1))
-        .filter(asset::Column::Id.is_in(ids))
-        .exec(db)
-        .await?;
-    if !versions.is_empty() {
-        asset_version::Entity::insert_many(versions).exec_without_returning(db).await?;
     }
     Ok(())
 }

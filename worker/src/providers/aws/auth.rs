@@ -100,7 +100,8 @@ impl Login {
         stand_in: Option<&AccessKey>,
     ) -> SdkConfig {
         let home = self.home_region().await;
-        let client = transport::gated(pools, outbound);
+        let entered = self.endpoint.as_ref().and_then(Url::port_or_known_default);
+        let client = transport::gated(pools, outbound, entered);
         // for the look-up of credentials alone; our own calls are retried by `Outbound`
         let retries = RetryConfig::standard().with_max_attempts(3);
         let limits = TimeoutConfig::builder()

@@ -15,7 +15,10 @@ mod transport;
 
 pub use auth::Timeouts;
 
-use crate::providers::http::{Outbound, RuntimeTimer, Sleeper};
+use crate::providers::{
+    egress::{EgressError, EgressGuard},
+    http::{Outbound, RuntimeTimer, Sleeper},
+};
 use account::Regions;
 use acm::Certificates;
 use async_trait::async_trait;
@@ -34,13 +37,10 @@ use std::{
 use transport::Pools;
 use url::Url;
 
-/// Whether a user-entered address may be reached; the error says why not.
-pub type EgressCheck = Arc<dyn Fn(&Url) -> Result<(), String> + Send + Sync>;
-
 /// What this process keeps for all its AWS connections: the connection pools and who says where they may lead.
 pub struct Aws {
     pools: Arc<Pools>,
-    egress: EgressCheck,
+    egress: Arc<EgressGuard>,
     sleeper: Arc<dyn Sleeper>,
     timeouts: Timeouts,
     stand_in: Option<AccessKey>,
@@ -48,9 +48,9 @@ pub struct Aws {
 
 impl Aws {
     /// `egress` is asked about `settings.aws.endpoint`; `AWS_ENDPOINT_URL` is the operator's and is not asked about.
-    pub fn new(egress: EgressCheck) -> Self {
+    pub fn new(egress: Arc<EgressGuard>) -> Self {
         Self {
-            pools: Arc::default(),
+            pools: Arc::new(Pools::new(Arc::clone(&egress))),
             egress,
             sleeper: Arc::new(RuntimeTimer),
             timeouts: Timeouts::default(),
@@ -84,10 +84,7 @@ impl Aws {
     pub async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
         let login = Login::of(target)?;
         if let Some(endpoint) = &login.endpoint {
-            (self.egress)(endpoint).map_err(|why| ProviderError::Rejected {
-                code: "address_refused".to_owned(),
-                detail: format!("settings.aws.endpoint: {why}"),
-            })?;
+            self.may_reach(endpoint).await?;
         }
         let outbound = Arc::new(Outbound::new(gate, self.sleeper.clone()));
         let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, self.stand_in.as_ref()).await;
@@ -101,6 +98,20 @@ impl Aws {
                 assumed: Mutex::default(),
             }),
         })
+    }
+}
+
+impl Aws {
+    /// A name that does not resolve now may do so when it is used.
+    async fn may_reach(&self, endpoint: &Url) -> Result<(), ProviderError> {
+        let (host, port) = (endpoint.host_str().unwrap_or_default(), endpoint.port_or_known_default().unwrap_or(443));
+        match self.egress.resolve(host, port).await {
+            Err(refused @ EgressError::Refused { .. }) => Err(ProviderError::Rejected {
+                code: "address_refused".to_owned(),
+                detail: format!("settings.aws.endpoint: {refused}"),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The HTTP client under the SDK: every request passes the gate immediately before it is sent, credential look-ups included.
 
-use crate::providers::http::Outbound;
+use crate::providers::{egress::EgressGuard, http::Outbound};
 use aws_smithy_http_client::{
     Connector,
     proxy::ProxyConfig,
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::client::{
+    dns::{DnsFuture, ResolveDns, ResolveDnsError},
     http::{
         HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
     },
@@ -23,32 +24,74 @@ use std::{
 
 type Timeouts = (Option<Duration>, Option<Duration>);
 
-/// The connection pools of this process, one per pair of timeouts. Trust roots and the proxy are those of the environment.
-#[derive(Debug, Default)]
-pub(super) struct Pools(Mutex<HashMap<Timeouts, SharedHttpConnector>>);
+/// The connection pools of this process: one per pair of timeouts, and per port where the address was entered by a user. Trust
+/// roots and, for the operator's addresses, the proxy are those of the environment.
+#[derive(Debug)]
+pub(super) struct Pools {
+    open: Mutex<HashMap<(Timeouts, Option<u16>), SharedHttpConnector>>,
+    guard: Arc<EgressGuard>,
+}
 
 impl Pools {
-    fn connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        let key = (settings.connect_timeout(), settings.read_timeout());
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.entry(key).or_insert_with(|| open(settings, components)).clone()
+    pub(super) fn new(guard: Arc<EgressGuard>) -> Self {
+        Self { open: Mutex::default(), guard }
+    }
+
+    fn connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+        entered: Option<u16>,
+    ) -> SharedHttpConnector {
+        let key = ((settings.connect_timeout(), settings.read_timeout()), entered);
+        let mut pools = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(key).or_insert_with(|| self.open(settings, components, entered)).clone()
+    }
+
+    fn open(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+        entered: Option<u16>,
+    ) -> SharedHttpConnector {
+        let proxy = if entered.is_some() { ProxyConfig::disabled() } else { ProxyConfig::from_env() };
+        let mut builder = Connector::builder().connector_settings(settings.clone()).proxy_config(proxy);
+        builder.set_sleep_impl(components.sleep_impl());
+        let builder = builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        SharedHttpConnector::new(match entered {
+            Some(port) => builder.build_with_resolver(Guarded { guard: Arc::clone(&self.guard), port }),
+            None => builder.build(),
+        })
     }
 }
 
-fn open(settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-    let mut builder = Connector::builder().connector_settings(settings.clone()).proxy_config(ProxyConfig::from_env());
-    builder.set_sleep_impl(components.sleep_impl());
-    SharedHttpConnector::new(builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build())
+/// Asks where a name leads with every connection, because that may change. Literal addresses are not resolved: they were
+/// checked when the account was opened.
+#[derive(Clone, Debug)]
+struct Guarded {
+    guard: Arc<EgressGuard>,
+    port: u16,
 }
 
-/// A client over the shared pools whose requests pass one attempt's gate.
-pub(super) fn gated(pools: Arc<Pools>, outbound: Arc<Outbound>) -> SharedHttpClient {
-    SharedHttpClient::new(GatedClient { pools, outbound })
+impl ResolveDns for Guarded {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            let found = self.guard.resolve(name, self.port).await.map_err(ResolveDnsError::new)?;
+            Ok(found.into_iter().map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// A client over the shared pools whose requests pass one attempt's gate. `entered` is the port of an endpoint that a user
+/// entered.
+pub(super) fn gated(pools: Arc<Pools>, outbound: Arc<Outbound>, entered: Option<u16>) -> SharedHttpClient {
+    SharedHttpClient::new(GatedClient { pools, outbound, entered })
 }
 
 struct GatedClient {
     pools: Arc<Pools>,
     outbound: Arc<Outbound>,
+    entered: Option<u16>,
 }
 
 impl fmt::Debug for GatedClient {
@@ -60,7 +103,7 @@ impl fmt::Debug for GatedClient {
 impl HttpClient for GatedClient {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(GatedConnector {
-            inner: self.pools.connector(settings, components),
+            inner: self.pools.connector(settings, components, self.entered),
             outbound: self.outbound.clone(),
         })
     }

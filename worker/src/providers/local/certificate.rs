@@ -90,8 +90,6 @@ pub fn read(der: &[u8]) -> Result<(Reading, usize), CertificateError> {
     if let Some(curve) = key.curve {
         attributes.insert("curve".into(), json!(curve));
     }
-    let weak = algorithms::weaknesses(&key.algorithm, key.bits, &signature_name, signature_hash);
-    attributes.insert("weak".into(), json!(weak));
     let sans = alternative_names(&certificate, &mut attributes, &mut oddities);
     usages(&certificate, &mut attributes);
     malformed_extensions(&certificate, &mut oddities);
@@ -101,6 +99,11 @@ pub fn read(der: &[u8]) -> Result<(Reading, usize), CertificateError> {
     if let Some(outcome) = own_signature {
         attributes.insert("selfSignature".into(), json!(outcome.as_str()));
     }
+    // nobody relies on the signature of a trust anchor: it is trusted for being there (RFC 5280, 6.1)
+    let anchor = own_name && certificate.is_ca();
+    let relied_on = if anchor { ("", None) } else { (signature_name.as_str(), signature_hash) };
+    let weak = algorithms::weaknesses(&key.algorithm, key.bits, relied_on.0, relied_on.1);
+    attributes.insert("weak".into(), json!(weak));
     let fingerprint = fingerprint(certificate.as_raw());
     let reading = Reading {
         facts: CertificateFacts {

@@ -43,13 +43,13 @@ static VAULTS: Sorting<vault::Model> = Sorting {
     keys: &[
         SortKey {
             name: "name",
-            column: || vault::Column::Name.into_expr().into(),
+            column: || vault::Column::Name.into_expr(),
             nullable: false,
             read: |row| row.name.clone().into(),
         },
         SortKey {
             name: "createdAt",
-            column: || vault::Column::CreatedAt.into_expr().into(),
+            column: || vault::Column::CreatedAt.into_expr(),
             nullable: false,
             read: |row| row.created_at.into(),
         },
@@ -57,7 +57,7 @@ static VAULTS: Sorting<vault::Model> = Sorting {
     default: "name",
     unique: SortKey {
         name: "id",
-        column: || vault::Column::Id.into_expr().into(),
+        column: || vault::Column::Id.into_expr(),
         nullable: false,
         read: |row| row.id.into(),
     },
