@@ -23,7 +23,8 @@ for generator in python typescript-fetch; do
   echo "== openapi-generator, $generator"
   openapi-generator-cli generate -i docs/openapi.json -g "$generator" -o "$out/$generator" >"$out/log" 2>&1 ||
     { cat "$out/log"; exit 1; }
-  if grep -E '\b(WARN|ERROR)\b' "$out/log"; then
+  # It fails to name a schema of its own in every document, even one with a single operation.
+  if grep -wE 'WARN|ERROR' "$out/log" | grep -v 'ModelUtils - Failed to get the schema name: null'; then
     echo "openapi-generator complains about docs/openapi.json; see above." >&2
     exit 1
   fi
