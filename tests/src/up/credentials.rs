@@ -66,7 +66,8 @@ fn kept(file: &Path) -> Result<Option<SecretString>> {
 /// Readable by this user alone, also where an older file was not.
 fn keep(file: &Path, token: &SecretString) -> Result<()> {
     let cannot = || format!("{} cannot be written", file.display());
-    let mut open = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file).with_context(cannot)?;
+    let mut open =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file).with_context(cannot)?;
     open.set_permissions(Permissions::from_mode(0o600)).with_context(cannot)?;
     writeln!(open, "{}", token.expose_secret()).with_context(cannot)
 }

@@ -61,7 +61,9 @@ impl Processes {
         }
         self.api.child.kill().await?;
         self.worker.child.kill().await?;
-        bail!("keywright-api and keywright-worker were killed before they had stopped; what was under way is taken up again")
+        bail!(
+            "keywright-api and keywright-worker were killed before they had stopped; what was under way is taken up again"
+        )
     }
 }
 
