@@ -10,3 +10,4 @@ pub mod app;
 pub mod database;
 pub mod process;
 pub mod rig;
+pub mod up;

@@ -197,6 +197,11 @@ impl Loaded {
         if problems.is_empty() { Ok(Self { config, origins }) } else { Err(ConfigError(problems)) }
     }
 
+    /// Where the value of the setting of this name was given; for a name that is no setting it is the default.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.origins.iter().find(|(key, _)| key.name == name).map_or(Origin::Default, |(_, origin)| *origin)
+    }
+
     /// What `--check-config` prints: every setting with the value in force, secrets masked, and where it was given.
     pub fn report(&self) -> String {
         let rows: Vec<[String; 3]> = self
