@@ -10,3 +10,5 @@
 mod architecture;
 mod aws;
 mod queue;
+mod runner;
+mod wake;

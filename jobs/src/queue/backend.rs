@@ -191,9 +191,17 @@ impl Backend for JobBackend {
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        _: &WorkerContext,
+        worker: &WorkerContext,
     ) -> Poll<Option<Result<Task<Claimed>, Infallible>>> {
-        self.claimed.poll_recv(cx).map(|claimed| claimed.map(|claimed| Ok(TaskBuilder::new(claimed).build())))
+        self.claimed.poll_recv(cx).map(|claimed| {
+            if claimed.is_none() {
+                // apalis waits for this word as well before it lets go of a worker whose backend has ended
+                if let Err(error) = worker.stop() {
+                    tracing::debug!(%error, "the worker had not begun");
+                }
+            }
+            claimed.map(|claimed| Ok(TaskBuilder::new(claimed).build()))
+        })
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
