@@ -100,7 +100,8 @@ pub fn read(der: &[u8]) -> Result<(Reading, usize), CertificateError> {
         attributes.insert("selfSignature".into(), json!(outcome.as_str()));
     }
     // nobody relies on the signature of a trust anchor: it is trusted for being there (RFC 5280, 6.1)
-    let anchor = own_name && certificate.is_ca();
+    let issues = matches!(certificate.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign());
+    let anchor = own_name && certificate.is_ca() && issues;
     let relied_on = if anchor { ("", None) } else { (signature_name.as_str(), signature_hash) };
     let weak = algorithms::weaknesses(&key.algorithm, key.bits, relied_on.0, relied_on.1);
     attributes.insert("weak".into(), json!(weak));
