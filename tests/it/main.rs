@@ -9,6 +9,7 @@
 
 mod architecture;
 mod aws;
+mod aws_http;
 mod queue;
 mod runner;
 mod wake;

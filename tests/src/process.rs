@@ -39,10 +39,16 @@ pub struct Process {
 impl Process {
     /// Starts `keywright-worker` or `keywright-api` with nothing in its environment but this and the search path.
     pub fn start(binary: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(binary, &[], environment)
+    }
+
+    /// The same with arguments.
+    pub fn start_with(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let log = folder.path().join("log");
         let file = File::create(&log).expect("a log file");
         let child = Command::new(built(binary))
+            .args(arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("KEYWRIGHT_DATA_DIR", folder.path())
@@ -56,8 +62,12 @@ impl Process {
         Self { child, log, _folder: folder }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().to_string();
+        let id = self.id().to_string();
         let sent = Command::new("kill").args([signal.name(), &id]).status().expect("kill runs");
         assert!(sent.success(), "{signal:?} could not be sent to {id}");
     }
@@ -109,8 +119,10 @@ impl Drop for Process {
     }
 }
 
-/// Where this build put a binary: beside the folder of the test's own executable.
+/// Where this build put a binary: beside our own, or, when we are a test, beside the folder that holds the tests.
 fn built(binary: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>").join(binary)
+    let own = std::env::current_exe().expect("our own path");
+    let folder = own.parent().expect("target/<profile>/<binary> or target/<profile>/deps/<test>");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
+    Path::new(folder).join(binary)
 }
