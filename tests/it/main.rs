@@ -10,6 +10,7 @@
 mod architecture;
 mod aws;
 mod aws_http;
+mod faults;
 mod queue;
 mod runner;
 mod wake;

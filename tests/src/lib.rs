@@ -11,4 +11,5 @@ pub mod database;
 pub mod instance;
 pub mod process;
 pub mod rig;
+pub mod stub;
 pub mod up;

@@ -97,7 +97,7 @@ impl Attempts {
 
     /// Writes the outcome, waiting out a database that is away for as long as the process may live.
     async fn record(&self, context: &Context, outcome: Outcome) -> bool {
-        tracing::info!(job = %context.job.id, kind = %context.job.kind, ?outcome, "job attempt ended");
+        tracing::info!(job = %context.job.id, kind = %context.job.kind, %outcome, "job attempt ended");
         let too_late = async {
             self.cut.cancelled().await;
             tokio::time::sleep(RECORD_AFTER_CUT).await;

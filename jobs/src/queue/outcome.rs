@@ -8,7 +8,10 @@ use keywright_entities::{
 };
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use serde_json::{Map, Value as Json};
-use std::time::Duration;
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
 
 /// Why a job failed, for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,22 @@ pub enum Outcome {
     },
     /// Given back untouched: the attempt does not count.
     GivenBack,
+}
+
+/// One line for the log.
+impl Display for Outcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended { state, reason: None } => write!(f, "{state}"),
+            Self::Ended { state, reason: Some(Reason { code, detail, .. }) } => write!(f, "{state}: {code}: {detail}"),
+            Self::FannedOut(children) => write!(f, "goes on in {} parts", children.len()),
+            Self::Retry { reason, after } => {
+                write!(f, "again in {} s: {}: {}", after.as_secs(), reason.code, reason.detail)
+            }
+            Self::Snooze { waiting_for, after } => write!(f, "waits for {waiting_for} for {} s", after.as_secs()),
+            Self::GivenBack => f.write_str("given back"),
+        }
+    }
 }
 
 /// Writes what became of an attempt. `false`: the lease was lost, nothing was written.
