@@ -12,4 +12,5 @@ mod aws;
 mod aws_http;
 mod queue;
 mod runner;
+mod up;
 mod wake;
