@@ -13,4 +13,5 @@ mod aws_http;
 mod faults;
 mod queue;
 mod runner;
+mod up;
 mod wake;

@@ -49,6 +49,11 @@ impl fmt::Display for Failure {
     }
 }
 
+#[derive(Deserialize)]
+struct Scope {
+    reason: Option<Failure>,
+}
+
 /// What we read of an asset.
 #[derive(Debug, Deserialize)]
 pub struct Asset {
@@ -168,6 +173,20 @@ impl Client {
     /// When the API refuses.
     pub async fn wait(&self, job: &str) -> Result<Job> {
         self.send(self.request(Method::GET, &format!("/api/jobs/{job}?wait=60"))).await
+    }
+
+    /// Why a job failed: its own reason, and those of its scopes.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn reasons(&self, job: &Job) -> Result<String> {
+        let mut reasons: Vec<String> = job.error.iter().map(Failure::to_string).collect();
+        self.each(&format!("/api/jobs/{}/scopes?limit=500", job.id), |scope: Scope| {
+            reasons.extend(scope.reason.map(|reason| reason.to_string()));
+        })
+        .await?;
+        reasons.dedup();
+        Ok(reasons.join("; "))
     }
 
     /// Pages through what a subscription holds.

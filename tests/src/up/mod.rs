@@ -84,8 +84,8 @@ async fn scan(settings: &Settings, target: &Target) -> Result<Summary> {
         job = client.wait(&job.id).await?;
     }
     if job.state == "failed" {
-        let reason = job.error.map_or_else(|| "no reason was given".to_owned(), |error| error.to_string());
-        bail!("the scan failed: {reason}; {} has more", settings.log("worker").display());
+        let reasons = client.reasons(&job).await?;
+        bail!("{reasons}; {} has more", settings.log("worker").display());
     }
     let mut summary = Summary::new(target, subscription.clone(), job);
     client.each_asset(&subscription, |asset| summary.add(asset)).await?;
