@@ -1,6 +1,7 @@
 //! Support for the integration tests in `it/`, and the driver behind `./just up`.
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stderr,
     reason = "what tests call is a test as well: it may fail where it stands, and tell on the terminal"
