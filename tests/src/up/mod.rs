@@ -43,7 +43,8 @@ pub async fn run(settings: &Settings, wishes: Wishes, mut signals: Signals) -> R
         died = processes.one_dies() => Err(died),
         outcome = present(settings, &target, wishes.once) => outcome,
     };
-    say("Stopping…")?;
+    // a terminal that is gone cannot be told, but both programs are still to be stopped
+    let _ = say("Stopping…");
     let stopped = processes.stop(&mut signals).await;
     outcome.and(stopped)
 }
