@@ -9,6 +9,7 @@
 
 mod architecture;
 mod aws;
+mod http;
 mod queue;
 mod runner;
 mod wake;

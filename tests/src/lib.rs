@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod database;
+pub mod http;
 pub mod process;
 pub mod rig;
 pub mod up;

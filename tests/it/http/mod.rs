@@ -1,0 +1,5 @@
+//! The facade as its clients meet it, on each database.
+
+mod assets;
+mod refusals;
+mod subscriptions;
