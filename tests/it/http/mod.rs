@@ -1,5 +1,7 @@
 //! The facade as its clients meet it, on each database.
 
 mod assets;
+mod oddities;
 mod refusals;
+mod scans;
 mod subscriptions;
