@@ -11,6 +11,7 @@ mod architecture;
 mod aws;
 mod aws_http;
 mod faults;
+mod http;
 mod queue;
 mod runner;
 mod up;

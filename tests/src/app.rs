@@ -50,6 +50,11 @@ impl TestApp {
         &self.database.database
     }
 
+    /// Connections and wake-ups of one's own, as another process has.
+    pub async fn another(&self) -> Database {
+        self.database.another().await
+    }
+
     /// Starts a worker as another process would be: with connections of its own.
     pub async fn worker(&self, settings: WorkerSettings) -> TestWorker {
         let runner = Runner {

@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod database;
+pub mod http;
 pub mod instance;
 pub mod process;
 pub mod rig;

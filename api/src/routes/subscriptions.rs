@@ -27,7 +27,7 @@ use poem_openapi::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
-    IntoActiveModel, PaginatorTrait, QueryFilter, SqlErr, sea_query::Expr,
+    IntoActiveModel, PaginatorTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -185,7 +185,7 @@ impl SubscriptionsApi {
         body: Json<SubscriptionPatch>,
     ) -> Result<Current<SubscriptionView>, ApiError> {
         let write = self.database.begin().await?;
-        let before = find(&*write, &caller.visible(), id.0).await?;
+        let before = find_to_change(&write, &caller.visible(), id.0).await?;
         expect_version(if_match.0.as_deref(), before.version)?;
         let now = clock::now(&*write).await?;
         let after = body.0.apply(before.clone(), now)?;
@@ -209,7 +209,7 @@ impl SubscriptionsApi {
         if_match: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         let write = self.database.begin().await?;
-        let row = find(&*write, &caller.visible(), id.0).await?;
+        let row = find_to_change(&write, &caller.visible(), id.0).await?;
         if if_match.0.is_none() {
             return Err(ApiError::precondition_required());
         }
@@ -233,6 +233,14 @@ impl SubscriptionsApi {
 /// The live subscription that the caller may see.
 async fn find(db: &impl ConnectionTrait, visible: &Scope, id: Uuid) -> Result<subscription::Model, ApiError> {
     let found = subscription::by_id(db, id).await?.filter(|row| visible.allows(row.id));
+    found.ok_or_else(|| ApiError::not_found("subscription"))
+}
+
+/// The same, and nobody else changes it before this transaction ends: what is merged into it is not lost, and of two changes of
+/// one version the second is refused.
+async fn find_to_change(db: &DatabaseTransaction, visible: &Scope, id: Uuid) -> Result<subscription::Model, ApiError> {
+    let select = subscription::live().filter(subscription::Column::Id.eq(id)).lock_exclusive();
+    let found = select.one(db).await?.filter(|row| visible.allows(row.id));
     found.ok_or_else(|| ApiError::not_found("subscription"))
 }
 

@@ -50,7 +50,10 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<(), ApiErro
         let problems = if media_type.as_deref() == Some(FORM) {
             check_form(&bytes, validator, &expected.kinds)
         } else {
-            report::problems(validator, &json::read(&bytes)?, "")
+            let value = json::read(&bytes)?;
+            let mut problems = report::with_nul(&value, "");
+            problems.extend(report::problems(validator, &value, ""));
+            problems
         };
         refuse(problems)?;
     }
@@ -78,7 +81,9 @@ fn check_form(bytes: &[u8], validator: &Validator, kinds: &BTreeMap<String, Kind
             problems.push(FieldError::new(report::child("", &name), "repeated", "This field is given more than once."));
         }
     }
-    problems.extend(report::problems(validator, &Value::Object(object), ""));
+    let object = Value::Object(object);
+    problems.extend(report::with_nul(&object, ""));
+    problems.extend(report::problems(validator, &object, ""));
     problems
 }
 

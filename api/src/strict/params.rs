@@ -100,6 +100,7 @@ fn set_query(request: &mut Request, pairs: &[(String, String)]) {
 
 impl Parameter {
     fn check(&self, values: Vec<String>, pointer: &str, problems: &mut Vec<FieldError>) {
+        problems.extend(values.iter().flat_map(|value| report::with_nul(&Value::from(value.as_str()), pointer)));
         match values.as_slice() {
             [] if self.required => {
                 problems.push(FieldError::new(pointer, "required", "This parameter is required."));

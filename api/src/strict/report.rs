@@ -91,6 +91,27 @@ fn listed(options: &Value) -> String {
         .join(", ")
 }
 
+/// Texts with U+0000, in values and names of members: JSON and URLs can spell it, PostgreSQL's texts cannot hold it, so that it is
+/// refused on every database.
+#[must_use]
+pub fn with_nul(value: &Value, pointer: &str) -> Vec<FieldError> {
+    let refusal = |pointer: &str| FieldError::new(pointer, "nul", "Must not contain the character U+0000.");
+    match value {
+        Value::String(text) if text.contains('\0') => vec![refusal(pointer)],
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(n, item)| with_nul(item, &format!("{pointer}/{n}"))).collect()
+        }
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, member)| {
+                let pointer = child(pointer, name);
+                if name.contains('\0') { vec![refusal(&pointer)] } else { with_nul(member, &pointer) }
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// A problem with a member that the schema does not have.
 #[must_use]
 pub fn unknown_field(pointer: &str, name: &str) -> FieldError {

@@ -124,9 +124,14 @@ impl MemoryCloud {
 
     /// Puts an asset into a scope, or replaces the one of its `external_id`.
     pub fn put(&self, account: &str, scope: &ScopeId, asset: Observed) {
+        self.put_at(account, scope, &asset.external_id.clone(), asset);
+    }
+
+    /// Puts an asset at this place in the order of a listing, so that a provider may name one twice.
+    pub fn put_at(&self, account: &str, scope: &ScopeId, place: &str, asset: Observed) {
         let mut state = self.lock();
         let scopes = state.accounts.entry(account.to_owned()).or_default();
-        scopes.entry(scope.clone()).or_default().assets.insert(asset.external_id.clone(), asset);
+        scopes.entry(scope.clone()).or_default().assets.insert(place.to_owned(), asset);
     }
 
     /// Puts plain secrets named `secret-0000` and so on into a scope.
@@ -240,7 +245,7 @@ impl MemoryCloud {
     fn page(&self, account: &str, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError> {
         let state = self.lock();
         let start = match page {
-            Some(token) => match token.split_once('@') {
+            Some(token) => match token.rsplit_once('@') {
                 Some((after, generation)) if generation == state.generation.to_string() => Some(after),
                 _ => return Err(ProviderError::PageExpired),
             },
@@ -252,9 +257,10 @@ impl MemoryCloud {
         };
         // a page begins after the last name of the one before, so that what comes and goes meanwhile shifts nothing
         let mut rest = found.assets.iter().filter(|(id, _)| start.is_none_or(|after| id.as_str() > after));
-        let assets: Vec<Observed> = rest.by_ref().take(state.page_size).map(|(_, asset)| asset.clone()).collect();
+        let page: Vec<(&String, &Observed)> = rest.by_ref().take(state.page_size).collect();
         let more = rest.next().is_some();
-        let last = assets.last().map(|asset| format!("{}@{}", asset.external_id, state.generation));
+        let last = page.last().map(|(place, _)| format!("{place}@{}", state.generation));
+        let assets = page.into_iter().map(|(_, asset)| asset.clone()).collect();
         let warnings = if start.is_none() { found.warnings.clone() } else { Vec::new() };
         Ok(Page { assets, warnings, next: last.filter(|_| more) })
     }

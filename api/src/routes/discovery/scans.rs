@@ -257,17 +257,7 @@ impl ScansApi {
         let db = self.database.reader();
         let jobs = job::Entity::find().filter(job::Column::Id.is_in(ids.iter().copied())).all(db).await?;
         let open = view::open_counts(db, &jobs).await?;
-        let mut warnings: HashMap<Uuid, Vec<ScanWarning>> = HashMap::new();
-        let rows = scan_warning::Entity::find()
-            .filter(scan_warning::Column::ScanId.is_in(ids))
-            .order_by_asc(scan_warning::Column::Id)
-            .limit(SHOWN_WARNINGS)
-            .all(db)
-            .await?;
-        for row in rows {
-            let shown = ScanWarning { scope: row.job_id, path: row.path, code: row.code, detail: row.detail };
-            warnings.entry(row.scan_id).or_default().push(shown);
-        }
+        let mut warnings = self.warnings(&jobs, &open).await?;
         let mut by_id: HashMap<Uuid, &scan::Model> = scans.iter().map(|scan| (scan.id, scan)).collect();
         Ok(jobs
             .into_iter()
@@ -286,6 +276,31 @@ impl ScansApi {
                 Some((scan.id, view))
             })
             .collect())
+    }
+
+    /// The first warnings of each of these scans that has any.
+    async fn warnings(
+        &self,
+        jobs: &[job::Model],
+        open: &view::OpenCounts,
+    ) -> Result<HashMap<Uuid, Vec<ScanWarning>>, ApiError> {
+        let mut warnings = HashMap::new();
+        for job in jobs.iter().filter(|job| view::counts(job, open).warnings > 0) {
+            let rows = scan_warning::Entity::find()
+                .filter(scan_warning::Column::ScanId.eq(job.id))
+                .order_by_asc(scan_warning::Column::Id)
+                .limit(SHOWN_WARNINGS)
+                .all(self.database.reader())
+                .await?;
+            let shown = rows.into_iter().map(|row| ScanWarning {
+                scope: row.job_id,
+                path: row.path,
+                code: row.code,
+                detail: row.detail,
+            });
+            warnings.insert(job.id, shown.collect());
+        }
+        Ok(warnings)
     }
 
     async fn page_of_results(

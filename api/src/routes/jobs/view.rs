@@ -190,6 +190,11 @@ pub async fn open_counts(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Resu
     Ok(sums)
 }
 
+/// What a job and its parts have counted so far.
+pub fn counts(job: &job::Model, open: &OpenCounts) -> Counts {
+    Counts::from(&sum_counts(job.counts.clone(), open.get(&job.id)))
+}
+
 impl JobView {
     /// The view of one job.
     pub async fn read(db: &impl ConnectionTrait, job: job::Model) -> Result<Self, ApiError> {
@@ -198,7 +203,7 @@ impl JobView {
     }
 
     pub fn new(job: job::Model, open: &OpenCounts) -> Self {
-        let counts = Counts::from(&sum_counts(job.counts.clone(), open.get(&job.id)));
+        let counts = counts(&job, open);
         let waiting = job.state == types::JobState::Waiting;
         Self {
             done: job.state.is_done(),

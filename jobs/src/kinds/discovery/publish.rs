@@ -1,5 +1,6 @@
 //! Writing what a listing saw: page by page, idempotently, each change as a new version.
 
+mod prepared;
 mod removal;
 mod rows;
 
@@ -8,7 +9,7 @@ pub use removal::{remove_all_of, remove_unseen};
 use super::scope::Checkpoint;
 use crate::{
     context::Context,
-    domain::inventory::{Observed, Page, ProviderKind, ScopeId, Warning},
+    domain::inventory::{Page, ProviderKind, ScopeId, Warning},
     job::JobError,
     queue::outcome::sum_counts,
     setup::ids,
@@ -16,8 +17,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use keywright_entities::{
     asset, asset_version,
-    clock::{self, micros},
-    job, scan_warning,
+    clock, job, scan_warning,
     types::Change,
     vault,
 };
@@ -26,12 +26,10 @@ use sea_orm::{
     sea_query::Expr, sea_query::OnConflict,
 };
 use serde_json::{Value as Json, json};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
+use prepared::{Prepared, prepare};
 use rows::{row, version_row};
 
 /// Rows in one statement: 500 × 32 columns stay below SQLite's 32,766 values.
@@ -45,43 +43,6 @@ pub struct Place {
     pub subscription: Uuid,
     pub provider: ProviderKind,
     pub scope: ScopeId,
-}
-
-/// A page, made ready outside the transaction.
-struct Prepared {
-    /// By external id: a provider that names one thing twice on a page means one thing.
-    assets: BTreeMap<String, (Observed, Json, String)>,
-    warnings: Vec<Warning>,
-    next: Option<String>,
-}
-
-fn prepare(page: Page) -> Result<Prepared, JobError> {
-    let mut assets = BTreeMap::new();
-    for mut observed in page.assets {
-        for time in [
-            &mut observed.created_at,
-            &mut observed.expires_at,
-            &mut observed.not_before,
-            &mut observed.last_rotated_at,
-            &mut observed.last_accessed_at,
-            &mut observed.last_changed_at,
-        ] {
-            *time = time.map(micros);
-        }
-        let content = serde_json::to_value(&observed).map_err(|error| JobError::fail("asset_unwritable", error))?;
-        let hash = content_hash(&content);
-        assets.insert(observed.external_id.clone(), (observed, content, hash));
-    }
-    Ok(Prepared { assets, warnings: page.warnings, next: page.next })
-}
-
-/// SHA-256 over what the provider says; that something was used is no change of it.
-fn content_hash(content: &Json) -> String {
-    let mut content = content.clone();
-    if let Some(fields) = content.as_object_mut() {
-        fields.remove("last_accessed_at");
-    }
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.to_string().as_bytes()))
 }
 
 /// Publishes page `number` of a listing; returns how many assets the listing has found so far.
@@ -124,11 +85,9 @@ async fn publish(
                 write.versions.push(version(id, 1, Change::Created));
                 tally.created += 1;
             }
+            // once per listing: named on two pages, or listed again after a page token expired
+            Some(before) if before.last_scan_id == place.scan && before.last_seen_at >= since => {}
             Some(before) if before.content_hash == *hash && before.removed_at.is_none() => {
-                // listed again after its page token expired
-                if before.last_scan_id == place.scan && before.last_seen_at >= since {
-                    continue;
-                }
                 tally.unchanged += 1;
                 if before.last_accessed_at == observed.last_accessed_at {
                     write.seen.push(before.id);

@@ -128,14 +128,14 @@ fn tagged(tag: &str, backend: DbBackend) -> Result<Expr, ApiError> {
     let Some((key, value)) = tag.split_once(':') else {
         return Err(ApiError::invalid("/query/tag", "format", "A tag is KEY:VALUE."));
     };
-    let held = match backend {
-        DbBackend::Sqlite => {
-            let path = format!("$.\"{}\"", key.replace('"', "\\\""));
-            Expr::cust_with_values("json_extract(asset.tags, ?)", [path])
-        }
-        _ => Expr::cust_with_values("asset.tags ->> $1", [key]),
-    };
-    Ok(held.eq(value))
+    Ok(match backend {
+        // a path of JSON has no spelling for every key
+        DbBackend::Sqlite => Expr::cust_with_values(
+            "EXISTS (SELECT 1 FROM json_each(asset.tags) held WHERE held.key = ? AND held.value = ?)",
+            [key, value],
+        ),
+        _ => Expr::cust_with_values("asset.tags ->> $1", [key]).eq(value),
+    })
 }
 
 /// A word of the name begins like this, in any case.

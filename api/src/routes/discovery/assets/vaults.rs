@@ -6,11 +6,11 @@ use crate::{
     wire::ProviderKind,
 };
 use chrono::{DateTime, Duration, Utc};
-use keywright_entities::{asset, scope::Scope, types, vault};
+use keywright_entities::{asset, scope::Scope, subscription, types, vault};
 use keywright_jobs::{domain::inventory::Thresholds, setup::database::Database};
 use poem_openapi::Object;
 use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter, QuerySelect,
+    ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, ExprTrait},
 };
 use std::collections::HashMap;
@@ -72,7 +72,10 @@ pub async fn page(
     thresholds: Thresholds,
     now: DateTime<Utc>,
 ) -> Result<Page<VaultView>, ApiError> {
-    let mut select = vault::Entity::find().filter(visible.on(vault::Column::SubscriptionId));
+    let subscriptions = subscription::live().select_only().column(subscription::Column::Id).into_query();
+    let mut select = vault::Entity::find()
+        .filter(visible.on(vault::Column::SubscriptionId))
+        .filter(vault::Column::SubscriptionId.in_subquery(subscriptions));
     if let Some(subscription) = subscription {
         select = select.filter(vault::Column::SubscriptionId.eq(subscription));
     }

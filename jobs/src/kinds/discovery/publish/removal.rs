@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use keywright_entities::{asset, asset_version, clock, job, types::Change};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -36,7 +36,7 @@ pub async fn remove_unseen(context: &Context, place: &Arc<Place>) -> Result<(), 
 async fn remove_batch(db: &DatabaseTransaction, job: &job::Model, place: &Place) -> Result<usize, DbErr> {
     let checkpoint = Checkpoint::of(job);
     let Some(since) = checkpoint.since.filter(|_| checkpoint.listed) else { return Ok(0) };
-    let unseen = in_scope(place).filter(asset::Column::LastSeenAt.lt(since)).filter(could_be_read(place.job));
+    let unseen = in_scope(place).filter(asset::Column::LastSeenAt.lt(since)).filter(could_be_read(db.get_database_backend(), place.job));
     let gone = batch_to_remove(db, unseen).await?;
     if gone.is_empty() {
         return Ok(0);
@@ -51,10 +51,13 @@ async fn remove_batch(db: &DatabaseTransaction, job: &job::Model, place: &Place)
 
 /// An asset at a place that could not be read, such as a server that is down today, is not known to be gone. A warning's path is
 /// the asset's external id or what it begins with; only `path_missing` says that there is nothing any more.
-fn could_be_read(listing: Uuid) -> Expr {
-    let told = "SELECT 1 FROM scan_warning told WHERE told.job_id = $1 AND told.code <> 'path_missing' AND (\
+fn could_be_read(backend: DbBackend, listing: Uuid) -> Expr {
+    // the builder numbers values for PostgreSQL only: on SQLite `$1` would be the first value of the whole statement
+    let job = if backend == DbBackend::Postgres { "$1" } else { "?" };
+    let told = "told.code <> 'path_missing' AND (\
         told.path = asset.external_id \
         OR substr(asset.external_id, 1, length(told.path) + 1) IN (told.path || '#', told.path || '/'))";
+    let told = format!("SELECT 1 FROM scan_warning told WHERE told.job_id = {job} AND {told}");
     Expr::cust_with_values(format!("NOT EXISTS ({told})"), [listing])
 }
 

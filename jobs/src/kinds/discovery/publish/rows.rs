@@ -1,6 +1,9 @@
 //! An observation as rows: the asset as it is now, and the version of it.
 
-use super::Place;
+use super::{
+    Place,
+    prepared::{identifying, sortable},
+};
 use crate::domain::inventory::Observed;
 use crate::setup::ids;
 use chrono::{DateTime, Utc};
@@ -30,7 +33,7 @@ pub(super) fn row(
         vault: Set(observed.vault.clone()),
         region: Set(place.scope.region.clone()),
         name: Set(observed.name.clone()),
-        name_key: Set(observed.name.to_lowercase()),
+        name_key: Set(sortable(&observed.name.to_lowercase()).to_owned()),
         external_id: Set(observed.external_id.clone()),
         enabled: Set(observed.enabled),
         created_at: Set(observed.created_at),
@@ -43,7 +46,7 @@ pub(super) fn row(
         last_seen_at: Set(now),
         removed_at: Set(None),
         stale: Set(false),
-        owner: Set(observed.owner().map(str::to_owned)),
+        owner: Set(observed.owner().map(|owner| identifying(owner).into_owned())),
         environment: Set(observed.environment().map(str::to_owned)),
         tags: Set(json!(observed.tags)),
         certificate: Set(observed.certificate.as_ref().map(|facts| json!(facts))),
