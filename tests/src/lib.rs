@@ -7,6 +7,7 @@
 )]
 
 pub mod app;
+pub mod bench;
 pub mod database;
 pub mod instance;
 pub mod process;
