@@ -1,4 +1,5 @@
 //! A whole instance as an operator runs it: the API and a worker, two processes on one database, used over HTTP.
+#![allow(clippy::indexing_slicing, reason = "what is missing in JSON is null, which the assertions tell")]
 
 use crate::{
     database::TestDatabase,

@@ -8,6 +8,7 @@
 )]
 
 pub mod app;
+pub mod bench;
 pub mod database;
 pub mod http;
 pub mod instance;
