@@ -15,7 +15,7 @@ use tokio::{
 };
 
 const NO_CERTIFICATES: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 29\r\n\r\n\
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 30\r\n\r\n\
     {\"CertificateSummaryList\": []}";
 const CHUNK: usize = 16 * 1024;
 
