@@ -16,34 +16,31 @@ pub fn set_offset(milliseconds: i64) {
 
 /// SQL for "now plus `milliseconds`" of this database, at the start of the statement.
 ///
-/// SQLite keeps times as RFC 3339 text of fixed zone, whose order as text is the order in time.
+/// SQLite keeps times as RFC 3339 text of fixed zone. Their order as text is the order in time as long as each instant has one
+/// spelling, that of the driver: without a fraction where it is zero.
 pub fn sql(backend: DbBackend, milliseconds: i64) -> String {
     let shift = milliseconds.saturating_add(OFFSET_MS.load(Ordering::SeqCst));
     match (backend, shift) {
-        (DbBackend::Sqlite, 0) => "(strftime('%Y-%m-%dT%H:%M:%f','now') || '+00:00')".to_owned(),
+        (DbBackend::Sqlite, 0) => sqlite("'now'"),
         (DbBackend::Sqlite, _) => {
             let (sign, abs) = (if shift < 0 { '-' } else { '+' }, shift.unsigned_abs());
-            format!(
-                "(strftime('%Y-%m-%dT%H:%M:%f','now','{sign}{}.{:03} seconds') || '+00:00')",
-                abs / 1000,
-                abs % 1000
-            )
+            sqlite(&format!("'now','{sign}{}.{:03} seconds'", abs / 1000, abs % 1000))
         }
         (_, 0) => "statement_timestamp()".to_owned(),
         _ => format!("(statement_timestamp() + interval '{shift} milliseconds')"),
     }
 }
 
+/// The instant that these arguments of SQLite's `strftime` mean, in the driver's spelling.
+fn sqlite(instant: &str) -> String {
+    format!("(replace(strftime('%Y-%m-%dT%H:%M:%f',{instant}),'.000','') || '+00:00')")
+}
+
 /// SQL for "now plus as many seconds as this integer column says".
 pub fn sql_plus_column(backend: DbBackend, column: &str) -> String {
     let shift = OFFSET_MS.load(Ordering::SeqCst);
     match backend {
-        DbBackend::Sqlite => {
-            format!(
-                "(strftime('%Y-%m-%dT%H:%M:%f','now', ({column} + {}) || ' seconds') || '+00:00')",
-                shift as f64 / 1000.0
-            )
-        }
+        DbBackend::Sqlite => sqlite(&format!("'now', ({column} + {}) || ' seconds'", shift as f64 / 1000.0)),
         _ => format!("({} + {column} * interval '1 second')", sql(backend, 0)),
     }
 }

@@ -30,7 +30,7 @@ async fn cancel(db: &Database, id: Uuid) -> Canceled {
 
 async fn accepted(db: &Database, id: Uuid) -> job::Model {
     match cancel(db, id).await {
-        Canceled::Accepted(job) => job,
+        Canceled::Accepted(job) | Canceled::Already(job) => job,
         other => panic!("{other:?}"),
     }
 }
