@@ -40,9 +40,7 @@ fn sqlite(instant: &str) -> String {
 pub fn sql_plus_column(backend: DbBackend, column: &str) -> String {
     let shift = OFFSET_MS.load(Ordering::SeqCst);
     match backend {
-        DbBackend::Sqlite => {
-            sqlite(&format!("'now', ({column} + {}) || ' seconds'", shift as f64 / 1000.0))
-        }
+        DbBackend::Sqlite => sqlite(&format!("'now', ({column} + {}) || ' seconds'", shift as f64 / 1000.0)),
         _ => format!("({} + {column} * interval '1 second')", sql(backend, 0)),
     }
 }

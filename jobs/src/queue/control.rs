@@ -67,7 +67,9 @@ async fn cancel_children(db: &impl ConnectionTrait, parent: Uuid) -> Result<bool
 async fn mark(db: &impl ConnectionTrait, job: Uuid) -> Result<bool, DbErr> {
     const MARK: &str = "UPDATE job SET state = 'canceling', version = version + 1 \
         WHERE id = $1 AND completed_at IS NULL AND state <> 'canceling'";
-    db.execute_raw(clock::statement(db.get_database_backend(), MARK, [job.into()])).await.map(|done| done.rows_affected() > 0)
+    db.execute_raw(clock::statement(db.get_database_backend(), MARK, [job.into()]))
+        .await
+        .map(|done| done.rows_affected() > 0)
 }
 
 async fn locked(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<job::Model>, DbErr> {

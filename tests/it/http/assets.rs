@@ -49,7 +49,8 @@ async fn a_client_does_the_main_job_from_login_to_the_last_page(database: TestDa
     let expired = me.get(&format!("{ASSETS}?status=expired&includeTotal=true")).await.ok(200);
     assert_eq!(expired["meta"]["total"], 12);
     assert!(expired["data"].as_array().unwrap().iter().all(|asset| asset["status"] == "expired"));
-    let names: BTreeSet<String> = column(&api.walk(&format!("{ASSETS}?sort=name"), 10).await, "name").into_iter().collect();
+    let names: BTreeSet<String> =
+        column(&api.walk(&format!("{ASSETS}?sort=name"), 10).await, "name").into_iter().collect();
     assert_eq!(names, (0..23).map(|number| format!("s-{number:02}")).collect());
     let vaults = me.get("/api/assets/discovery/vaults").await.ok(200);
     let counts = json!({"total": 23, "healthy": 0, "warning": 0, "critical": 0, "expired": 12, "unknown": 11});
@@ -57,7 +58,10 @@ async fn a_client_does_the_main_job_from_login_to_the_last_page(database: TestDa
     let scans = me.get(SCANS).await.ok(200);
     assert_eq!(scans["data"][0]["id"], job["id"]);
     let subscription = me.get(&location).await.ok(200);
-    assert_eq!((&subscription["lastScanState"], &subscription["lastScanAt"]), (&json!("succeeded"), &done["completedAt"]));
+    assert_eq!(
+        (&subscription["lastScanState"], &subscription["lastScanAt"]),
+        (&json!("succeeded"), &done["completedAt"])
+    );
 }
 
 /// A worker, and a subscription whose region `north` has been scanned with these assets.
@@ -111,7 +115,9 @@ async fn pages_by_cursor_hold_every_asset_once_and_cursors_are_good_for_their_li
     assert_eq!(column(page["data"].as_array().unwrap(), "name"), ["s-30", "s-31", "s-32", "s-33", "s-34"]);
     assert_eq!(page["meta"], json!({"limit": 10, "hasMore": false, "nextCursor": null, "total": 35}));
     assert_eq!(viewer.get(&format!("{ASSETS}?offset=10000")).await.ok(200)["data"], json!([]));
-    for wrong in ["offset=10001", "offset=-1", "limit=0", "limit=501", "limit=x", "limit=+1", "includeTotal=1", "limit="] {
+    for wrong in
+        ["offset=10001", "offset=-1", "limit=0", "limit=501", "limit=x", "limit=+1", "includeTotal=1", "limit="]
+    {
         viewer.get(&format!("{ASSETS}?{wrong}")).await.refused(400, "validation_failed");
     }
     viewer.get(&format!("{ASSETS}?offset=1&type=secret&cursor={cursor}")).await.refused(400, "validation_failed");
@@ -130,7 +136,9 @@ async fn every_documented_sort_is_total_in_both_directions(database: TestDatabas
     });
     scanned(&api, assets).await;
     let text = |row: &Value, key: &str| row[key].as_str().map(|text| text.to_lowercase());
-    for key in ["firstSeenAt", "lastSeenAt", "createdAt", "expiresAt", "lastRotatedAt", "lastChangedAt", "name", "vault"] {
+    for key in
+        ["firstSeenAt", "lastSeenAt", "createdAt", "expiresAt", "lastRotatedAt", "lastChangedAt", "name", "vault"]
+    {
         for direction in ["", "-"] {
             let rows = api.walk(&format!("{ASSETS}?sort={direction}{key}"), 4).await;
             let ids: BTreeSet<String> = column(&rows, "id").into_iter().collect();
@@ -185,11 +193,29 @@ async fn filters_narrow_and_repeated_ones_widen(database: TestDatabase) {
         tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..named(name)
     };
-    let one = scanned(&api, [
-        Observed { expires_at: at("2030-01-01T00:00:00Z"), vault: "left".to_owned(), ..tagged("a", &[("Owner", "ann"), ("env", "prod")]) },
-        Observed { expires_at: at("2031-01-01T00:00:00Z"), asset_type: AssetType::Key, ..tagged("b", &[("owner", "bob"), ("a.b", "c:d")]) },
-        Observed { asset_type: AssetType::Certificate, ..tagged("c", &[("env", "prod"), ("quo\"te", "1"), ("$x", "2"), ("", "3"), ("it's", "4"), ("back\\slash", "5")]) },
-    ]).await;
+    let one = scanned(
+        &api,
+        [
+            Observed {
+                expires_at: at("2030-01-01T00:00:00Z"),
+                vault: "left".to_owned(),
+                ..tagged("a", &[("Owner", "ann"), ("env", "prod")])
+            },
+            Observed {
+                expires_at: at("2031-01-01T00:00:00Z"),
+                asset_type: AssetType::Key,
+                ..tagged("b", &[("owner", "bob"), ("a.b", "c:d")])
+            },
+            Observed {
+                asset_type: AssetType::Certificate,
+                ..tagged(
+                    "c",
+                    &[("env", "prod"), ("quo\"te", "1"), ("$x", "2"), ("", "3"), ("it's", "4"), ("back\\slash", "5")],
+                )
+            },
+        ],
+    )
+    .await;
     let south = ScopeId { region: "south".to_owned(), kind: "memory.secret".to_owned() };
     api.app.cloud.put("two", &south, secret(&south, "d"));
     let two = api.subscribe("two").await;
@@ -235,15 +261,29 @@ async fn filters_narrow_and_repeated_ones_widen(database: TestDatabase) {
     ] {
         assert_eq!(names(&api, &query).await, expected, "{query}");
     }
-    for wrong in ["tag=env", "expiresBefore=2030-01-01", "expiresBefore=soon", "expiresAfter=2030-01-01T00:00:00", "type=", "type=SECRET",
-        "subscription=x", "seenBy=1", "removed=yes", "removed=", "q=", "provider=aws,", "expiresBefore=2030-13-01T00:00:00Z"] {
+    for wrong in [
+        "tag=env",
+        "expiresBefore=2030-01-01",
+        "expiresBefore=soon",
+        "expiresAfter=2030-01-01T00:00:00",
+        "type=",
+        "type=SECRET",
+        "subscription=x",
+        "seenBy=1",
+        "removed=yes",
+        "removed=",
+        "q=",
+        "provider=aws,",
+        "expiresBefore=2030-13-01T00:00:00Z",
+    ] {
         api.viewer().get(&format!("{ASSETS}?{wrong}")).await.refused(400, "validation_failed");
     }
 }
 
 async fn words_are_found_by_their_beginnings_and_wildcards_are_plain_characters(database: TestDatabase) {
     let api = Api::on(database).await;
-    let assets = ["prod/Database-Main", "100%_sure", "back\\slash", "snake_case", "ÄRGER über", "dot.ted:colon", "it's"];
+    let assets =
+        ["prod/Database-Main", "100%_sure", "back\\slash", "snake_case", "ÄRGER über", "dot.ted:colon", "it's"];
     scanned(&api, assets.map(named)).await;
     for (word, expected) in [
         ("prod", Some("prod/Database-Main")),
@@ -299,9 +339,15 @@ async fn removed_assets_are_hidden_unless_asked_for(database: TestDatabase) {
 async fn instants_survive_from_before_1970_to_the_year_9999(database: TestDatabase) {
     let api = Api::on(database).await;
     let instants = [
-        "0001-01-01T00:00:00+00:00", "1899-12-31T23:59:59+00:00", "1969-12-31T23:59:59.999999+00:00", "1970-01-01T00:00:00+00:00",
-        "2026-05-20T10:30:00+00:00", "2026-05-20T10:30:00.000001+00:00", "2026-05-20T10:30:00.100000+00:00",
-        "2038-01-19T03:14:08+00:00", "9999-12-31T23:59:59.999999+00:00",
+        "0001-01-01T00:00:00+00:00",
+        "1899-12-31T23:59:59+00:00",
+        "1969-12-31T23:59:59.999999+00:00",
+        "1970-01-01T00:00:00+00:00",
+        "2026-05-20T10:30:00+00:00",
+        "2026-05-20T10:30:00.000001+00:00",
+        "2026-05-20T10:30:00.100000+00:00",
+        "2038-01-19T03:14:08+00:00",
+        "9999-12-31T23:59:59.999999+00:00",
     ];
     let assets = instants.iter().enumerate().rev().map(|(number, instant)| Observed {
         expires_at: Some(instant.parse().unwrap()),

@@ -27,10 +27,34 @@ on_both_databases!(
     rows_of_the_same_millisecond_are_paged_once,
 );
 
-const MEMBERS: [&str; 28] = [
-    "id", "kind", "state", "done", "waitingFor", "createdAt", "runAt", "startedAt", "heartbeatAt", "completedAt", "nextAttemptAt",
-    "deadlineAt", "priority", "attempt", "maxAttempts", "rescues", "progress", "counts", "scopes", "error", "result", "request",
-    "requestedBy", "trigger", "retryOf", "parentId", "version", "",
+const MEMBERS: [&str; 27] = [
+    "id",
+    "kind",
+    "state",
+    "done",
+    "waitingFor",
+    "createdAt",
+    "runAt",
+    "startedAt",
+    "heartbeatAt",
+    "completedAt",
+    "nextAttemptAt",
+    "deadlineAt",
+    "priority",
+    "attempt",
+    "maxAttempts",
+    "rescues",
+    "progress",
+    "counts",
+    "scopes",
+    "error",
+    "result",
+    "request",
+    "requestedBy",
+    "trigger",
+    "retryOf",
+    "parentId",
+    "version",
 ];
 
 async fn cancel(api: &Api, role: &str, id: &str) -> Answer {
@@ -51,13 +75,23 @@ async fn a_job_has_every_member_of_the_contract(database: TestDatabase) {
     api.subscribe("one").await;
     let queued = api.operator().post(SCAN, json!({})).await.under_way();
     let members: Vec<&str> = queued.as_object().unwrap().keys().map(String::as_str).collect();
-    let mut expected: Vec<&str> = MEMBERS.into_iter().filter(|member| !member.is_empty()).collect();
+    let mut expected = MEMBERS;
     expected.sort_unstable();
     assert_eq!(members, expected);
     for (member, value) in [
-        ("kind", json!("discovery.scan")), ("state", json!("queued")), ("done", json!(false)), ("waitingFor", Value::Null),
-        ("priority", json!("normal")), ("attempt", json!(0)), ("rescues", json!(0)), ("error", Value::Null), ("trigger", json!("api")),
-        ("startedAt", Value::Null), ("completedAt", Value::Null), ("retryOf", Value::Null), ("parentId", Value::Null),
+        ("kind", json!("discovery.scan")),
+        ("state", json!("queued")),
+        ("done", json!(false)),
+        ("waitingFor", Value::Null),
+        ("priority", json!("normal")),
+        ("attempt", json!(0)),
+        ("rescues", json!(0)),
+        ("error", Value::Null),
+        ("trigger", json!("api")),
+        ("startedAt", Value::Null),
+        ("completedAt", Value::Null),
+        ("retryOf", Value::Null),
+        ("parentId", Value::Null),
         ("request", json!({"mode": "full", "subscriptions": null})),
         ("counts", json!({"found": 0, "created": 0, "changed": 0, "unchanged": 0, "removed": 0, "warnings": 0})),
     ] {
@@ -66,12 +100,19 @@ async fn a_job_has_every_member_of_the_contract(database: TestDatabase) {
     assert_eq!((&queued["requestedBy"]["type"], &queued["requestedBy"]["name"]), (&json!("token"), &json!("operator")));
     let _worker = api.app.worker(WorkerSettings::default()).await;
     let done = api.ended(&queued.id()).await;
-    assert_eq!((&done["state"], &done["done"], &done["attempt"]), (&json!("succeeded"), &json!(true), &json!(1)), "{done}");
+    assert_eq!(
+        (&done["state"], &done["done"], &done["attempt"]),
+        (&json!("succeeded"), &json!(true), &json!(1)),
+        "{done}"
+    );
     assert_eq!((&done["nextAttemptAt"], &done["waitingFor"]), (&Value::Null, &Value::Null));
     for member in ["createdAt", "runAt", "startedAt", "completedAt", "deadlineAt"] {
         assert!(done[member].as_str().is_some_and(|at| at.ends_with("+00:00")), "{member} in {done}");
     }
-    assert!(done["startedAt"].as_str() <= done["completedAt"].as_str() && done["createdAt"].as_str() <= done["startedAt"].as_str());
+    assert!(
+        done["startedAt"].as_str() <= done["completedAt"].as_str()
+            && done["createdAt"].as_str() <= done["startedAt"].as_str()
+    );
     assert_eq!(done["progress"]["percent"], 100.0);
     assert!(done["version"].as_i64() > queued["version"].as_i64());
     let parts = api.viewer().get(&format!("/api/jobs?parentId={}", queued.id())).await.ok(200);
@@ -116,7 +157,11 @@ async fn a_wait_without_news_ends_with_the_state_so_far(database: TestDatabase) 
     assert_eq!(api.viewer().get(&format!("{path}?wait=1")).await.ok(200), queued);
     assert_eq!(api.viewer().get(&format!("{path}?wait=0")).await.ok(200), queued);
     for wrong in ["wait=61", "wait=-1", "wait=x", "wait=1.5", "wait=", "wait=1&wait=2"] {
-        assert_eq!(api.viewer().get(&format!("{path}?{wrong}")).await.pointers("validation_failed"), ["/query/wait"], "{wrong}");
+        assert_eq!(
+            api.viewer().get(&format!("{path}?{wrong}")).await.pointers("validation_failed"),
+            ["/query/wait"],
+            "{wrong}"
+        );
     }
 }
 
@@ -178,7 +223,8 @@ async fn a_running_job_is_canceled_after_its_call_and_keeps_what_it_found(databa
     let _worker = api.app.worker(WorkerSettings::default()).await;
     let id = api.operator().post(SCAN, json!({})).await.under_way().id();
     api.app.cloud.reached(1, lists_a_later_page).await;
-    eventually("the first page is counted", async || (get(&api, &id).await["counts"]["found"] == 5).then_some(())).await;
+    eventually("the first page is counted", async || (get(&api, &id).await["counts"]["found"] == 5).then_some(()))
+        .await;
     let canceling = cancel(&api, "operator", &id).await.under_way();
     assert_eq!((&canceling["state"], &canceling["done"]), (&json!("canceling"), &json!(false)));
     assert_eq!(cancel(&api, "operator", &id).await.under_way().id(), id);
@@ -263,7 +309,10 @@ async fn snapshots_of_a_running_job_add_up_and_grow(database: TestDatabase) {
         }
     };
     let job = tokio::time::timeout(PATIENCE, watching).await.unwrap();
-    assert_eq!((&job["state"], &job["counts"]["found"], &job["scopes"]["denied"]), (&json!("partial"), &json!(180), &json!(1)));
+    assert_eq!(
+        (&job["state"], &job["counts"]["found"], &job["scopes"]["denied"]),
+        (&json!("partial"), &json!(180), &json!(1))
+    );
     assert!(seen > 2, "{seen} states were seen");
 }
 
@@ -292,14 +341,15 @@ async fn each_event_is_written_once_with_its_cause(database: TestDatabase) {
     api.ended(&job).await;
     admin.clone().with("If-Match", "*").delete(&path).await.ok(204);
     let all = audit_outbox::Entity::find().all(api.app.database().reader()).await.unwrap();
-    let mut told: BTreeMap<(String, Option<String>, Option<String>, Option<String>), usize> = BTreeMap::new();
+    let mut told: BTreeMap<[Option<String>; 4], usize> = BTreeMap::new();
     for event in all.iter().filter(|event| event.event_type.starts_with("s") || event.event_type.starts_with("job")) {
         assert_eq!(event.seq, None);
-        let key = (event.event_type.clone(), event.subject_id.clone(), event.request_id.clone(), event.actor_name.clone());
+        let event = event.clone();
+        let key = [Some(event.event_type), event.subject_id, event.request_id, event.actor_name];
         *told.entry(key).or_default() += 1;
     }
     let expected = |event: &str, subject: &str, request: &str, actor: Option<&str>| {
-        ((event.to_owned(), Some(subject.to_owned()), Some(request.to_owned()), actor.map(str::to_owned)), 1)
+        ([Some(event), Some(subject), Some(request), actor].map(|text| text.map(str::to_owned)), 1)
     };
     let operator = Some("operator");
     let wanted = BTreeMap::from([

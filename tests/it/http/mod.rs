@@ -1,8 +1,11 @@
 //! The facade as its clients meet it, on each database.
 
 mod assets;
+mod document;
 mod jobs;
 mod oddities;
+mod outage;
 mod refusals;
+mod roles;
 mod scans;
 mod subscriptions;

@@ -53,7 +53,10 @@ async fn texts_of_a_hundred_kilobytes_are_kept(database: TestDatabase) {
     api.app.cloud.warn("one", &north, Warning::new(long.clone(), "unreadable", long.clone()));
     api.subscribe("one").await;
     let (job, assets) = found(&api).await;
-    assert_eq!((&job["state"], &job["counts"]["found"], &job["counts"]["warnings"]), (&json!("succeeded"), &json!(2), &json!(1)));
+    assert_eq!(
+        (&job["state"], &job["counts"]["found"], &job["counts"]["warnings"]),
+        (&json!("succeeded"), &json!(2), &json!(1))
+    );
     assert_eq!(assets.len(), 2);
     for asset in &assets {
         assert!(asset["name"].as_str().unwrap().starts_with(&long));
@@ -95,7 +98,10 @@ async fn one_thing_named_twice_is_one_asset(database: TestDatabase) {
     let (north, cloud) = (secrets_in("north"), &api.app.cloud);
     cloud.page_size(3);
     // on one page, on two pages, and said differently the second time
-    let twice = |value: &str| Observed { attributes: [("size".to_owned(), json!(value))].into_iter().collect(), ..secret(&north, "twice") };
+    let twice = |value: &str| Observed {
+        attributes: [("size".to_owned(), json!(value))].into_iter().collect(),
+        ..secret(&north, "twice")
+    };
     cloud.put_at("one", &north, "01", twice("1"));
     cloud.put_at("one", &north, "02", twice("1"));
     cloud.put_at("one", &north, "03", secret(&north, "between"));
@@ -109,7 +115,8 @@ async fn one_thing_named_twice_is_one_asset(database: TestDatabase) {
         let counts = &job["counts"];
         assert_eq!((counts["found"].as_u64(), counts["changed"].as_u64()), (Some(3), Some(0)), "scan {scan}: {job}");
         assert_eq!(column(&assets, "name"), ["between", "more", "twice"]);
-        let results = api.walk(&format!("{SCANS}/{}/results?change=created,changed,unchanged,removed", job.id()), 2).await;
+        let results =
+            api.walk(&format!("{SCANS}/{}/results?change=created,changed,unchanged,removed", job.id()), 2).await;
         assert_eq!(results.len(), 3, "{results:?}");
     }
 }
@@ -130,7 +137,11 @@ async fn one_certificate_in_two_places_is_two_assets(database: TestDatabase) {
     };
     for region in ["north", "south"] {
         let scope = ScopeId { region: region.to_owned(), kind: "memory.certificate".to_owned() };
-        let certificate = Observed { asset_type: AssetType::Certificate, certificate: Some(facts.clone()), ..secret(&scope, "example") };
+        let certificate = Observed {
+            asset_type: AssetType::Certificate,
+            certificate: Some(facts.clone()),
+            ..secret(&scope, "example")
+        };
         api.app.cloud.put("one", &scope, Observed { external_id: "the-same".to_owned(), ..certificate.clone() });
         api.app.cloud.put("one", &scope, Observed { external_id: "another".to_owned(), ..certificate });
     }

@@ -36,7 +36,10 @@ async fn malformed_input_is_refused_in_one_shape(database: TestDatabase) {
     for body in ["{", "", "nonsense", "{\"mode\": \"full\"} x", "{\"mode\":\"full\",\"mode\":\"full\"}", "\u{feff}{}"] {
         send("application/json", body).await.refused(400, "malformed_json");
     }
-    admin.send(Method::POST, SCAN, Some(("application/json", vec![b'"', 0xff, b'"']))).await.refused(400, "malformed_json");
+    admin
+        .send(Method::POST, SCAN, Some(("application/json", vec![b'"', 0xff, b'"'])))
+        .await
+        .refused(400, "malformed_json");
     for media_type in ["text/plain", "application/xml", "application/x-www-form-urlencoded", "json", ""] {
         send(media_type, "{}").await.refused(415, "unsupported_media_type");
     }
@@ -47,7 +50,18 @@ async fn malformed_input_is_refused_in_one_shape(database: TestDatabase) {
     pointers.sort();
     pointers.dedup();
     assert_eq!(pointers, ["/mode", "/onConflict", "/subscriptions/0"]);
-    for path in ["/", "/api", "/api/", "/api/nothing", "/api/jobs/", "/apijobs", "/api//jobs", "/docs/x", "/%00", "/%2e%2e%2fetc"] {
+    for path in [
+        "/",
+        "/api",
+        "/api/",
+        "/api/nothing",
+        "/api/jobs/",
+        "/apijobs",
+        "/api//jobs",
+        "/docs/x",
+        "/%00",
+        "/%2e%2e%2fetc",
+    ] {
         admin.get(path).await.refused(404, "not_found");
     }
     assert_eq!(admin.get(&format!("{ASSETS}?colour=red")).await.pointers("unknown_parameter"), ["/query/colour"]);
@@ -94,7 +108,9 @@ async fn missing_and_wrong_tokens(database: TestDatabase) {
         let missing = api.nobody().get(path).await;
         assert_eq!(missing.header("www-authenticate"), Some(r#"Bearer realm="keywright""#));
         missing.refused(401, "token_missing");
-        for garbage in ["x", "kw_", "kw_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
+        for garbage in
+            ["x", "kw_", "kw_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "a.b.c", "eyJhbGciOiJub25lIn0.e30."]
+        {
             let wrong = api.bearing(garbage).get(path).await;
             assert!(wrong.header("www-authenticate").is_some_and(|header| header.contains("invalid_token")));
             wrong.refused(401, "token_invalid");
@@ -141,10 +157,18 @@ async fn tokens_that_ended(database: TestDatabase) {
 async fn ids_that_nothing_has(database: TestDatabase) {
     let api = Api::on(database).await;
     let admin = api.admin().with("If-Match", "\"1\"");
-    let gets = ["/api/auth/sessions/{id}", "/api/tokens/{id}", "/api/subscriptions/{id}", "/api/jobs/{id}",
-        "/api/jobs/{id}/scopes", "/api/assets/discovery/assets/{id}", "/api/assets/discovery/scans/{id}",
-        "/api/assets/discovery/scans/{id}/results", "/api/assets/discovery/scan/{id}/status",
-        "/api/assets/discovery/scan/{id}/results"];
+    let gets = [
+        "/api/auth/sessions/{id}",
+        "/api/tokens/{id}",
+        "/api/subscriptions/{id}",
+        "/api/jobs/{id}",
+        "/api/jobs/{id}/scopes",
+        "/api/assets/discovery/assets/{id}",
+        "/api/assets/discovery/scans/{id}",
+        "/api/assets/discovery/scans/{id}/results",
+        "/api/assets/discovery/scan/{id}/status",
+        "/api/assets/discovery/scan/{id}/results",
+    ];
     for id in [RANDOM, "7", "x", "..", "%2e%2e", "0198f3c2", "'%20OR%201=1", "%00", "null"] {
         for path in gets {
             let path = path.replace("{id}", id);

@@ -1,5 +1,6 @@
 //! Scans as clients ask for them and read them.
 
+use keywright_jobs::provider::ProviderError;
 use keywright_tests::{
     app::WorkerSettings,
     database::TestDatabase,
@@ -7,7 +8,6 @@ use keywright_tests::{
     on_both_databases,
 };
 use keywright_worker::providers::memory::{Operation, secret, secrets_in};
-use keywright_jobs::provider::ProviderError;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -102,7 +102,10 @@ async fn a_wait_that_is_preferred_is_honoured(database: TestDatabase) {
     assert_eq!(done.header("preference-applied"), Some("wait=60"));
     let location = done.header("location").unwrap().to_owned();
     let done = done.ok(200);
-    assert_eq!((&done["state"], &done["done"], location), (&json!("succeeded"), &json!(true), format!("/api/jobs/{}", done.id())));
+    assert_eq!(
+        (&done["state"], &done["done"], location),
+        (&json!("succeeded"), &json!(true), format!("/api/jobs/{}", done.id()))
+    );
     assert_eq!(done["counts"]["unchanged"], 3);
     // no wait of ours
     let other = api.operator().with("Prefer", "return=minimal").post(SCAN, json!({})).await;
@@ -120,7 +123,10 @@ async fn a_scan_is_read_in_both_spellings(database: TestDatabase) {
     for member in ["startedAt", "completedAt", "providerFloorSeconds", "efficiency"] {
         assert!(scan.as_object().unwrap().contains_key(member) && scan[member].is_null(), "{member} in {scan}");
     }
-    assert_eq!((&scan["state"], &scan["mode"], &scan["subscriptions"]), (&json!("queued"), &json!("full"), &json!([subscription])));
+    assert_eq!(
+        (&scan["state"], &scan["mode"], &scan["subscriptions"]),
+        (&json!("queued"), &json!("full"), &json!([subscription]))
+    );
     let _worker = api.app.worker(WorkerSettings::default()).await;
     let job = api.ended(&id).await;
     let scan = api.viewer().get(&format!("{SCANS}/{id}")).await.ok(200);
@@ -180,25 +186,40 @@ async fn four_scans_tell_what_appeared_changed_vanished_and_returned(database: T
     let third = api.scan(json!({})).await;
     cloud.remove("one", &north, "memory:north:changing");
     let fourth = api.scan(json!({})).await;
-    let counts = |job: &Value| ["found", "created", "changed", "unchanged", "removed"].map(|name| job["counts"][name].as_u64().unwrap());
+    let counts = |job: &Value| {
+        ["found", "created", "changed", "unchanged", "removed"].map(|name| job["counts"][name].as_u64().unwrap())
+    };
     // told after all four: an older scan still tells what it saw
     assert_eq!(counts(&first), [3, 3, 0, 0, 0]);
     assert_eq!(told(&api, &first).await, [names(["changing", "leaving", "staying"]), vec![], vec![], vec![]]);
     assert_eq!(counts(&second), [3, 1, 1, 1, 1]);
-    assert_eq!(told(&api, &second).await, [names(["appearing"]), names(["changing"]), names(["staying"]), names(["leaving"])]);
+    assert_eq!(
+        told(&api, &second).await,
+        [names(["appearing"]), names(["changing"]), names(["staying"]), names(["leaving"])]
+    );
     assert_eq!(counts(&third), [4, 1, 0, 3, 0]);
-    assert_eq!(told(&api, &third).await, [names(["leaving"]), vec![], names(["appearing", "changing", "staying"]), vec![]]);
+    assert_eq!(
+        told(&api, &third).await,
+        [names(["leaving"]), vec![], names(["appearing", "changing", "staying"]), vec![]]
+    );
     assert_eq!(counts(&fourth), [3, 0, 0, 3, 1]);
-    assert_eq!(told(&api, &fourth).await, [vec![], vec![], names(["appearing", "leaving", "staying"]), names(["changing"])]);
+    assert_eq!(
+        told(&api, &fourth).await,
+        [vec![], vec![], names(["appearing", "leaving", "staying"]), names(["changing"])]
+    );
     // each as the scan saw it
-    let of = async |job: &Value, change: &str| api.walk(&format!("{SCANS}/{}/results?change={change}", job.id()), 50).await;
-    let sizes = |rows: &[Value]| rows.iter().map(|row| row["asset"]["attributes"]["size"].as_u64().unwrap()).collect::<Vec<_>>();
+    let of =
+        async |job: &Value, change: &str| api.walk(&format!("{SCANS}/{}/results?change={change}", job.id()), 50).await;
+    let sizes = |rows: &[Value]| {
+        rows.iter().map(|row| row["asset"]["attributes"]["size"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
     assert_eq!(sizes(&of(&first, "created").await), [1, 1, 1]);
     assert_eq!(sizes(&of(&second, "changed").await), [2]);
     let without = api.viewer().get(&format!("{SCANS}/{}/results?includeTotal=true", second.id())).await.ok(200);
     assert_eq!(without["meta"]["total"], 3, "unchanged is told only when asked for");
     // it came back as what it was
-    let leaving = |rows: &[Value]| rows.iter().find(|row| row["asset"]["name"] == "leaving").unwrap()["asset"]["id"].clone();
+    let leaving =
+        |rows: &[Value]| rows.iter().find(|row| row["asset"]["name"] == "leaving").unwrap()["asset"]["id"].clone();
     assert_eq!(leaving(&of(&first, "created").await), leaving(&of(&third, "created").await));
     assert_eq!(api.walk(&format!("{ASSETS}?removed=any"), 50).await.len(), 4);
 }
@@ -222,7 +243,10 @@ async fn a_scope_that_is_denied_removes_nothing(database: TestDatabase) {
     api.app.cloud.deny("secretsmanager:ListSecrets", |call| call.lists("south"));
     let job = api.scan(json!({})).await;
     assert_eq!((&job["state"], &job["counts"]["removed"], &job["error"]), (&json!("partial"), &json!(1), &Value::Null));
-    assert_eq!(job["scopes"], json!({"total": 2, "succeeded": 1, "failed": 0, "denied": 1, "canceled": 0, "pending": 0}));
+    assert_eq!(
+        job["scopes"],
+        json!({"total": 2, "succeeded": 1, "failed": 0, "denied": 1, "canceled": 0, "pending": 0})
+    );
     let scopes = api.walk(&format!("/api/jobs/{}/scopes?sort=region", job.id()), 1).await;
     assert_eq!(column(&scopes, "region"), ["north", "south"]);
     assert_eq!((&scopes[0]["state"], &scopes[0]["reason"]), (&json!("succeeded"), &Value::Null));
@@ -242,7 +266,11 @@ async fn a_scope_that_was_half_listed_removes_nothing(database: TestDatabase) {
     two_regions(&api).await;
     api.app.cloud.page_size(1);
     let broken = ProviderError::Rejected { code: "unexpected_reply".to_owned(), detail: "no JSON".to_owned() };
-    api.app.cloud.fail(None, broken, |call| matches!(&call.operation, Operation::List { scope, page: Some(_) } if scope.region == "south"));
+    api.app.cloud.fail(
+        None,
+        broken,
+        |call| matches!(&call.operation, Operation::List { scope, page: Some(_) } if scope.region == "south"),
+    );
     let job = api.scan(json!({})).await;
     assert_eq!((&job["state"], &job["counts"]["removed"]), (&json!("partial"), &json!(1)));
     // what was read is published
@@ -281,7 +309,10 @@ async fn an_account_that_cannot_be_reached_is_one_failed_scope(database: TestDat
     let job = api.scan(json!({})).await;
     assert_eq!((&job["state"], &job["counts"]["removed"]), (&json!("partial"), &json!(2)));
     let scopes = api.walk(&format!("/api/jobs/{}/scopes?state=failed", job.id()), 50).await;
-    assert_eq!((scopes.len(), &scopes[0]["subscription"], &scopes[0]["reason"]["code"]), (1, &json!(two), &json!("not_authenticated")));
+    assert_eq!(
+        (scopes.len(), &scopes[0]["subscription"], &scopes[0]["reason"]["code"]),
+        (1, &json!(two), &json!("not_authenticated"))
+    );
     // an account without anything in it is not a failure
     api.app.cloud.heal();
     let job = api.scan(json!({"subscriptions": [two]})).await;
@@ -309,7 +340,11 @@ async fn a_page_token_that_expired_publishes_nothing_twice(database: TestDatabas
     cloud.fail(Some(1), ProviderError::PageExpired, third);
     let _worker = api.app.worker(WorkerSettings::default()).await;
     let job = api.scan(json!({})).await;
-    assert_eq!((&job["state"], &job["counts"]["found"], &job["counts"]["created"]), (&json!("succeeded"), &json!(7), &json!(7)), "{job}");
+    assert_eq!(
+        (&job["state"], &job["counts"]["found"], &job["counts"]["created"]),
+        (&json!("succeeded"), &json!(7), &json!(7)),
+        "{job}"
+    );
     assert_eq!(told(&api, &job).await[0].len(), 7);
 }
 
@@ -318,7 +353,11 @@ async fn warnings_of_one_scan_do_not_hide_those_of_another(database: TestDatabas
     let north = secrets_in("north");
     api.app.cloud.scope("one", &north);
     for number in 0..1001 {
-        api.app.cloud.warn("one", &north, keywright_jobs::domain::inventory::Warning::new(format!("/{number}"), "unreadable", "no"));
+        api.app.cloud.warn(
+            "one",
+            &north,
+            keywright_jobs::domain::inventory::Warning::new(format!("/{number}"), "unreadable", "no"),
+        );
     }
     api.subscribe("one").await;
     let _worker = api.app.worker(WorkerSettings::default()).await;

@@ -47,7 +47,10 @@ async fn they_are_made_read_changed_and_removed(database: TestDatabase) {
     let aws = json!({"provider": "aws", "externalId": "laptop", "name": "b"});
     api.admin().post(PATH, aws).await.ok(201);
     let rows = api.viewer().get(&format!("{PATH}?provider=aws&enabled=true&includeTotal=true")).await.ok(200);
-    assert_eq!((rows["meta"]["total"].as_u64(), column(rows["data"].as_array().unwrap(), "name")), (Some(1), vec!["b".to_owned()]));
+    assert_eq!(
+        (rows["meta"]["total"].as_u64(), column(rows["data"].as_array().unwrap(), "name")),
+        (Some(1), vec!["b".to_owned()])
+    );
     let rows = api.viewer().get(&format!("{PATH}?sort=-name")).await.ok(200);
     assert_eq!(column(rows["data"].as_array().unwrap(), "name"), ["b", "Laptop"].map(str::to_owned));
     api.admin().with("If-Match", "\"1\"").delete(&path).await.ok(204);
@@ -68,7 +71,8 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
     assert_eq!(patched["tags"], json!({"b": "2", "c": "3"}));
     assert_eq!((&patched["name"], &patched["auth"]["mode"]), (&json!("two"), &json!("profile")));
     assert_eq!((&patched["regions"], &patched["settings"]), (&made["regions"], &made["settings"]));
-    let patched = api.admin().patch(&path, json!({"settings": {"aws": {"endpoint": "https://x.example"}}})).await.ok(200);
+    let patched =
+        api.admin().patch(&path, json!({"settings": {"aws": {"endpoint": "https://x.example"}}})).await.ok(200);
     assert_eq!(patched["settings"]["aws"]["profile"], "p", "{patched}");
     assert_eq!(patched["settings"]["aws"]["endpoint"], "https://x.example");
     api.admin().patch(&path, json!({})).await.ok(200);
@@ -89,7 +93,10 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
     assert_eq!(api.viewer().get(&path).await.ok(200)["name"], "two");
     for (wrong, pointer) in [
         (json!({"provider": "aws", "externalId": "2", "name": "x", "settings": {"local": {}}}), "/settings/local"),
-        (json!({"provider": "aws", "externalId": "2", "name": "x", "auth": {"mode": "assumeRole"}}), "/settings/aws/roleArn"),
+        (
+            json!({"provider": "aws", "externalId": "2", "name": "x", "auth": {"mode": "assumeRole"}}),
+            "/settings/aws/roleArn",
+        ),
         (json!({"provider": "local", "externalId": "2", "name": "x", "auth": {"mode": "profile"}}), "/auth/mode"),
         (json!({"provider": "gcp", "externalId": "2", "name": "x"}), "/provider"),
         (json!({"provider": "aws", "name": "x"}), "/externalId"),
@@ -105,13 +112,22 @@ async fn versions_guard_changes(database: TestDatabase) {
     let admin = api.admin();
     for matching in ["\"1\"", "\"9\", \"1\"", "W/\"1\"", "*"] {
         let answer = api.viewer().with("If-None-Match", matching).get(&path).await;
-        assert_eq!((answer.status, answer.header("etag"), answer.text.as_str()), (304, Some("\"1\""), ""), "{matching}");
+        assert_eq!(
+            (answer.status, answer.header("etag"), answer.text.as_str()),
+            (304, Some("\"1\""), ""),
+            "{matching}"
+        );
     }
     api.viewer().with("If-None-Match", "\"2\"").get(&path).await.ok(200);
     let changed = admin.clone().with("If-Match", "\"1\"").patch(&path, json!({"name": "a"})).await;
     assert_eq!(changed.header("etag"), Some("\"2\""));
     changed.ok(200);
-    admin.clone().with("If-Match", "\"1\"").patch(&path, json!({"name": "b"})).await.refused(412, "precondition_failed");
+    admin
+        .clone()
+        .with("If-Match", "\"1\"")
+        .patch(&path, json!({"name": "b"}))
+        .await
+        .refused(412, "precondition_failed");
     admin.clone().with("If-Match", "1").patch(&path, json!({"name": "b"})).await.refused(412, "precondition_failed");
     // without it the last write wins
     admin.patch(&path, json!({"name": "c"})).await.ok(200);

@@ -15,12 +15,7 @@ use crate::{
     setup::ids,
 };
 use chrono::{DateTime, Utc};
-use keywright_entities::{
-    asset, asset_version,
-    clock, job, scan_warning,
-    types::Change,
-    vault,
-};
+use keywright_entities::{asset, asset_version, clock, job, scan_warning, types::Change, vault};
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Select,
     sea_query::Expr, sea_query::OnConflict,

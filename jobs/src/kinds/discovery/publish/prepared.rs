@@ -48,11 +48,8 @@ fn unwritable(error: serde_json::Error) -> JobError {
 
 fn fitting(observed: Observed) -> Result<Observed, JobError> {
     let json = serde_json::to_value(&observed).map_err(unwritable)?;
-    let mut observed = if has_nul(&json) {
-        serde_json::from_value(replace_nul(json)).map_err(unwritable)?
-    } else {
-        observed
-    };
+    let mut observed =
+        if has_nul(&json) { serde_json::from_value(replace_nul(json)).map_err(unwritable)? } else { observed };
     for time in [
         &mut observed.created_at,
         &mut observed.expires_at,
@@ -109,7 +106,8 @@ fn replace_nul(value: Json) -> Json {
         Json::String(text) => Json::String(without_nul(&text).into_owned()),
         Json::Array(items) => items.into_iter().map(replace_nul).collect(),
         Json::Object(members) => {
-            let members = members.into_iter().map(|(name, member)| (without_nul(&name).into_owned(), replace_nul(member)));
+            let members =
+                members.into_iter().map(|(name, member)| (without_nul(&name).into_owned(), replace_nul(member)));
             Json::Object(members.collect::<Map<_, _>>())
         }
         other => other,

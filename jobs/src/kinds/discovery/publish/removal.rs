@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use keywright_entities::{asset, asset_version, clock, job, types::Change};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -36,7 +37,9 @@ pub async fn remove_unseen(context: &Context, place: &Arc<Place>) -> Result<(), 
 async fn remove_batch(db: &DatabaseTransaction, job: &job::Model, place: &Place) -> Result<usize, DbErr> {
     let checkpoint = Checkpoint::of(job);
     let Some(since) = checkpoint.since.filter(|_| checkpoint.listed) else { return Ok(0) };
-    let unseen = in_scope(place).filter(asset::Column::LastSeenAt.lt(since)).filter(could_be_read(db.get_database_backend(), place.job));
+    let unseen = in_scope(place)
+        .filter(asset::Column::LastSeenAt.lt(since))
+        .filter(could_be_read(db.get_database_backend(), place.job));
     let gone = batch_to_remove(db, unseen).await?;
     if gone.is_empty() {
         return Ok(0);

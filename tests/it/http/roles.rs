@@ -1,0 +1,117 @@
+//! Who may do what: every operation as every role, in one table that the document is held against.
+
+use keywright_tests::{
+    database::TestDatabase,
+    http::{Answer, Api, Identified, SCAN},
+    on_both_databases,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+on_both_databases!(every_operation_is_open_to_its_roles_only);
+
+const EVERYBODY: &[&str] = &["viewer", "auditor", "operator", "admin"];
+const OPERATORS: &[&str] = &["operator", "admin"];
+const ADMINS: &[&str] = &["admin"];
+
+/// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
+struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
+
+fn table() -> Vec<Row> {
+    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    let subscription = json!({"provider": "aws", "externalId": "one", "name": "one"});
+    vec![
+        Row("getMe", get.clone(), "/api/auth/me", None, EVERYBODY, "account:self"),
+        Row("changePassword", post.clone(), "/api/auth/password", Some(json!({})), EVERYBODY, "account:self"),
+        Row("listSessions", get.clone(), "/api/auth/sessions", None, EVERYBODY, "account:self"),
+        Row("getSession", get.clone(), "/api/auth/sessions/{id}", None, EVERYBODY, "account:self"),
+        Row("deleteSession", delete.clone(), "/api/auth/sessions/{id}", None, EVERYBODY, "account:self"),
+        Row("listTokens", get.clone(), "/api/tokens", None, EVERYBODY, "account:self"),
+        Row("createToken", post.clone(), "/api/tokens", Some(json!({})), EVERYBODY, "account:self"),
+        Row("getToken", get.clone(), "/api/tokens/{id}", None, EVERYBODY, "account:self"),
+        Row("deleteToken", delete.clone(), "/api/tokens/{id}", None, EVERYBODY, "account:self"),
+        Row("listSubscriptions", get.clone(), "/api/subscriptions", None, EVERYBODY, "inventory:read"),
+        Row("getSubscription", get.clone(), "/api/subscriptions/{id}", None, EVERYBODY, "inventory:read"),
+        Row(
+            "createSubscription",
+            post.clone(),
+            "/api/subscriptions",
+            Some(subscription),
+            ADMINS,
+            "subscriptions:write",
+        ),
+        Row("updateSubscription", patch, "/api/subscriptions/{id}", Some(json!({})), ADMINS, "subscriptions:write"),
+        Row("deleteSubscription", delete, "/api/subscriptions/{id}", None, ADMINS, "subscriptions:write"),
+        Row("startScan", post.clone(), SCAN, Some(json!({})), OPERATORS, "jobs:start"),
+        Row("listScans", get.clone(), "/api/assets/discovery/scans", None, EVERYBODY, "inventory:read"),
+        Row("getScan", get.clone(), "/api/assets/discovery/scans/{id}", None, EVERYBODY, "inventory:read"),
+        Row(
+            "listScanResults",
+            get.clone(),
+            "/api/assets/discovery/scans/{id}/results",
+            None,
+            EVERYBODY,
+            "inventory:read",
+        ),
+        Row("getScanStatus", get.clone(), "/api/assets/discovery/scan/{id}/status", None, EVERYBODY, "inventory:read"),
+        Row(
+            "listScanResultsOld",
+            get.clone(),
+            "/api/assets/discovery/scan/{id}/results",
+            None,
+            EVERYBODY,
+            "inventory:read",
+        ),
+        Row("listAssets", get.clone(), "/api/assets/discovery/assets", None, EVERYBODY, "inventory:read"),
+        Row("getAsset", get.clone(), "/api/assets/discovery/assets/{id}", None, EVERYBODY, "inventory:read"),
+        Row("listVaults", get.clone(), "/api/assets/discovery/vaults", None, EVERYBODY, "inventory:read"),
+        Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
+        Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
+        Row("listJobScopes", get, "/api/jobs/{id}/scopes", None, EVERYBODY, "jobs:read"),
+        // of somebody else's job more is asked: see the tests of jobs
+        Row("cancelJob", post, "/api/jobs/{id}/cancel", None, EVERYBODY, "jobs:read"),
+    ]
+}
+
+/// Open to everybody, or ends the caller's own session: the tests of identity have them.
+const ELSEWHERE: &[&str] =
+    &["login", "refresh", "logout", "deleteOtherSessions", "getJwks", "getHealth", "getReadiness", "getVersion"];
+
+async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let document = api.nobody().get("/openapi.json").await.ok(200);
+    let items = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let documented: BTreeSet<&str> = items.filter_map(|operation| operation["operationId"].as_str()).collect();
+    let rows = table();
+    let tested: BTreeSet<&str> = rows.iter().map(|row| row.0).chain(ELSEWHERE.iter().copied()).collect();
+    assert_eq!(tested, documented, "each operation has its row");
+    for Row(id, method, path, body, allowed, permission) in rows {
+        let path = path.replace("{id}", "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99");
+        let ask = async |role: Option<&str>| -> Answer {
+            let client = role.map_or_else(|| api.nobody(), |role| api.role(role)).with("If-Match", "*");
+            let body = body.as_ref().map(|body| ("application/json", body.to_string().into_bytes()));
+            client.send(method.clone(), &path, body).await
+        };
+        ask(None).await.refused(401, "token_missing");
+        for role in EVERYBODY {
+            let answer = ask(Some(role)).await;
+            if allowed.contains(role) {
+                assert!(![401, 403].contains(&answer.status), "{id} as {role}: {}", answer.text);
+            } else {
+                assert_eq!(
+                    answer.refused(403, "permission_denied")["requiredPermission"],
+                    permission,
+                    "{id} as {role}"
+                );
+            }
+        }
+    }
+    // a token gives no more than its maker has
+    let more = json!({"name": "more", "role": "admin"});
+    api.operator().post("/api/tokens", more).await.refused(403, "permission_denied");
+    let own = api.viewer().post("/api/tokens", json!({"name": "same", "role": "viewer"})).await.ok(201);
+    assert!(own["token"].is_string());
+    let shown = api.admin().get(&format!("/api/tokens/{}", own.id())).await.ok(200);
+    assert_eq!(shown["token"], Value::Null);
+}
