@@ -27,7 +27,7 @@ on_both_databases!(
     rows_of_the_same_millisecond_are_paged_once,
 );
 
-const MEMBERS: [&str; 28] = [
+const MEMBERS: [&str; 27] = [
     "id",
     "kind",
     "state",
@@ -55,7 +55,6 @@ const MEMBERS: [&str; 28] = [
     "retryOf",
     "parentId",
     "version",
-    "",
 ];
 
 async fn cancel(api: &Api, role: &str, id: &str) -> Answer {
@@ -76,7 +75,7 @@ async fn a_job_has_every_member_of_the_contract(database: TestDatabase) {
     api.subscribe("one").await;
     let queued = api.operator().post(SCAN, json!({})).await.under_way();
     let members: Vec<&str> = queued.as_object().unwrap().keys().map(String::as_str).collect();
-    let mut expected: Vec<&str> = MEMBERS.into_iter().filter(|member| !member.is_empty()).collect();
+    let mut expected = MEMBERS;
     expected.sort_unstable();
     assert_eq!(members, expected);
     for (member, value) in [
@@ -342,15 +341,15 @@ async fn each_event_is_written_once_with_its_cause(database: TestDatabase) {
     api.ended(&job).await;
     admin.clone().with("If-Match", "*").delete(&path).await.ok(204);
     let all = audit_outbox::Entity::find().all(api.app.database().reader()).await.unwrap();
-    let mut told: BTreeMap<(String, Option<String>, Option<String>, Option<String>), usize> = BTreeMap::new();
+    let mut told: BTreeMap<[Option<String>; 4], usize> = BTreeMap::new();
     for event in all.iter().filter(|event| event.event_type.starts_with("s") || event.event_type.starts_with("job")) {
         assert_eq!(event.seq, None);
-        let key =
-            (event.event_type.clone(), event.subject_id.clone(), event.request_id.clone(), event.actor_name.clone());
+        let event = event.clone();
+        let key = [Some(event.event_type), event.subject_id, event.request_id, event.actor_name];
         *told.entry(key).or_default() += 1;
     }
     let expected = |event: &str, subject: &str, request: &str, actor: Option<&str>| {
-        ((event.to_owned(), Some(subject.to_owned()), Some(request.to_owned()), actor.map(str::to_owned)), 1)
+        ([Some(event), Some(subject), Some(request), actor].map(|text| text.map(str::to_owned)), 1)
     };
     let operator = Some("operator");
     let wanted = BTreeMap::from([
