@@ -1,6 +1,6 @@
 //! What a kind of job is, and the exactly four ways in which an attempt ends.
 
-use crate::{context::Context, provider::Stopped, queue::NewJob};
+use crate::{context::Context, provider::Stopped, queue::NewJob, setup::database::is_transient};
 use keywright_entities::types::WaitingFor;
 use sea_orm::DbErr;
 use serde::{Serialize, de::DeserializeOwned};
@@ -58,8 +58,16 @@ impl JobError {
     }
 }
 
+/// How long a job waits that met a database that was away.
+const UNTIL_DATABASE: Duration = Duration::from_secs(2);
+
+/// A database that is away is not the job's own error, so it costs no attempt.
 impl From<DbErr> for JobError {
     fn from(error: DbErr) -> Self {
+        if is_transient(&error) {
+            tracing::warn!(%error, "the database is away or busy; the job is put off");
+            return Self::Snooze { waiting_for: WaitingFor::Snooze, after: UNTIL_DATABASE };
+        }
         Self::retry("database_error", error)
     }
 }

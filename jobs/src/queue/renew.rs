@@ -113,6 +113,7 @@ impl Renewer {
 
     async fn run(&self, database: &Database, beat: Heartbeat) {
         let (mut renew_at, mut progress_at) = (Instant::now(), Instant::now());
+        let mut away = false;
         let mut tick = tokio::time::interval(TICK.min(self.length / 8));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -143,12 +144,16 @@ impl Renewer {
                 Ok(Ok(next)) => {
                     if due {
                         self.answered(true);
+                        away = false;
                     }
                     renew_at = next;
                 }
                 Ok(Err(error)) => {
                     self.answered(false);
-                    tracing::warn!(%error, "leases could not be renewed; attempts are parked when theirs run out");
+                    // once an outage
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(%error, "leases could not be renewed; attempts are parked when theirs run out");
+                    }
                 }
                 Err(_) => {
                     self.answered(false);
