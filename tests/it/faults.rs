@@ -1,127 +1,181 @@
-//! Real processes, killed, frozen and stopped in the middle of a scan. Three witnesses that cannot agree by accident: what
-//! clients were answered, the stub's own journal, the database.
+//! Real processes, killed, frozen, stopped and cut off in the middle of a scan. The cloud's double holds the listing, so that it
+//! really is in the middle. Three witnesses cannot agree by accident: what clients were answered, the double's own journal of
+//! what it was asked for, and the database.
 
 use keywright_entities::{
-    asset_version, job,
+    asset_version, clock, job,
     types::{JobState, ProviderKind},
 };
+use keywright_jobs::setup::database::Database;
 use keywright_tests::{
     app::{asset_names, eventually, job as read, scan, subscribe},
     database::TestDatabase,
-    instance::{Instance, aws_environment},
+    instance::Instance,
     on_both_databases,
     process::{Process, Signal},
-    stub::SecretsStub,
+    stub::{PAGE, Stub},
+    wire::Wire,
 };
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{EntityTrait, PaginatorTrait, QueryFilter, sea_query::Expr};
 use serde_json::json;
 use std::time::Duration;
 use uuid::Uuid;
 
+const SECRETS: usize = 4 * PAGE + 3;
+const PAGES: usize = 5;
+/// What an operator's supervisor gives a worker to end in.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+
 on_both_databases!(
-    a_killed_workers_scan_is_finished_by_another,
-    a_stopped_worker_gives_its_scan_back,
-    a_frozen_worker_that_thaws_writes_nothing,
+    another_worker_finishes_what_a_killed_one_began,
+    a_worker_restarted_under_its_name_finishes_what_it_began,
+    a_stopped_worker_gives_back_what_it_was_doing,
+    a_frozen_worker_writes_nothing_when_it_thaws,
     a_killed_api_loses_nothing_that_it_answered,
 );
 
-const PAGES: usize = 6;
-const HELD: usize = 3;
-const READY: &str = "worker ready";
+/// A worker whose leases last a second.
+async fn worker(url: &str, name: &str, stub: &Stub) -> Process {
+    let environment = [
+        ("DATABASE_URL", url),
+        ("KEYWRIGHT_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        ("KEYWRIGHT_LEASE_SECONDS", "1"),
+        ("KEYWRIGHT_WORKER_CONCURRENCY", "4"),
+        ("KEYWRIGHT_WORKER_LABELS", name),
+        ("KEYWRIGHT_SHUTDOWN_GRACE_SECONDS", "0"),
+        ("AWS_ENDPOINT_URL", stub.url()),
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "not-a-real-key"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    let mut worker = Process::start("keywright-worker", &environment);
+    worker.logged("worker ready").await;
+    worker
+}
 
-/// A scan of the stub by workers that are real processes.
-struct Scene {
-    test: TestDatabase,
-    stub: SecretsStub,
+async fn account(db: &Database, name: &str) -> Uuid {
+    subscribe(db, ProviderKind::Aws, name, json!(["eu-west-1"]), json!({})).await
+}
+
+/// A scan whose listing has published its first page and waits for its second.
+struct Midway {
     subscription: Uuid,
     scan: Uuid,
 }
 
-impl Scene {
-    /// The first worker has asked for the page that is held back.
-    async fn in_the_middle(test: TestDatabase) -> (Self, Process) {
-        let stub = SecretsStub::start(PAGES, HELD).await;
-        let subscription =
-            subscribe(&test.database, ProviderKind::Aws, "123456789012", json!(["us-east-1"]), json!({})).await;
-        let scene = Self { scan: scan(&test.database, None).await, test, stub, subscription };
-        let worker = scene.worker().await;
-        eventually("the scan is in the middle", async || scene.stub.holds().then_some(())).await;
-        (scene, worker)
-    }
-
-    async fn worker(&self) -> Process {
-        let common = [
-            ("DATABASE_URL", self.test.url()),
-            ("KEYWRIGHT_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
-            ("KEYWRIGHT_LEASE_SECONDS", "2"),
-            ("KEYWRIGHT_SHUTDOWN_GRACE_SECONDS", "0"),
-        ];
-        let mut worker = Process::start("keywright-worker", &[&common[..], &aws_environment(&self.stub.url)].concat());
-        worker.logged(READY).await;
-        worker
-    }
-
-    /// The scope that lists the secrets; certificates are none of the stub's.
-    async fn listing(&self) -> job::Model {
-        let children = job::children(self.test.database.reader(), self.scan).await.unwrap();
-        children.into_iter().find(|child| child.scope_kind.as_deref() == Some("aws.secretsmanager.secret")).unwrap()
-    }
-
-    async fn listing_in(&self, state: JobState) -> job::Model {
-        eventually("the listing comes to that state", async || {
-            let listing = self.listing().await;
-            (listing.state == state).then_some(listing)
+impl Midway {
+    async fn reached(db: &Database, stub: &Stub) -> Self {
+        let subscription = account(db, "123456789012").await;
+        let scan = scan(db, None).await;
+        stub.asked(PAGE, 1).await;
+        eventually("the first page is published", async || {
+            (asset_names(db, subscription).await.len() == PAGE).then_some(())
         })
-        .await
+        .await;
+        Self { subscription, scan }
     }
 
-    /// Every secret is there, once, and was written once.
-    async fn every_secret_once(&self) {
-        assert_eq!(asset_names(&self.test.database, self.subscription).await.len(), self.stub.secrets());
-        let versions = asset_version::Entity::find()
-            .filter(asset_version::Column::SubscriptionId.eq(self.subscription))
-            .count(self.test.database.reader());
-        assert_eq!(versions.await.unwrap(), self.stub.secrets() as u64);
+    /// Waits for the end, which is a good one with every asset there once; returns the job of the listing.
+    async fn succeeds(&self, db: &Database) -> job::Model {
+        let ended = eventually("the scan ends", async || {
+            let job = read(db, self.scan).await;
+            job.state.is_done().then_some(job)
+        })
+        .await;
+        assert_eq!((ended.state, ended.attempt, ended.rescues), (JobState::Succeeded, 1, 0), "{ended:?}");
+        let names: Vec<String> = (0..SECRETS).map(|number| format!("secret-{number:04}")).collect();
+        assert_eq!(asset_names(db, self.subscription).await, names);
+        assert_eq!(ended.counts.unwrap()["found"], json!(SECRETS));
+        assert_eq!(versions(db).await, SECRETS as u64, "no asset was written twice");
+        listing(db, self.scan).await
     }
 }
 
-async fn a_killed_workers_scan_is_finished_by_another(test: TestDatabase) {
-    let (scene, first) = Scene::in_the_middle(test).await;
-    let _second = scene.worker().await;
+async fn versions(db: &Database) -> u64 {
+    asset_version::Entity::find().count(db.reader()).await.unwrap()
+}
+
+async fn listing(db: &Database, scan: Uuid) -> job::Model {
+    let children = job::children(db.reader(), scan).await.unwrap();
+    children.into_iter().find(|child| child.scope_kind.as_deref() == Some("aws.secretsmanager.secret")).unwrap()
+}
+
+async fn another_worker_finishes_what_a_killed_one_began(test: TestDatabase) {
+    let (db, stub) = (&test.database, Stub::start(SECRETS).await);
+    let first = worker(test.url(), "first", &stub).await;
+    let midway = Midway::reached(db, &stub).await;
+    let _second = worker(test.url(), "second", &stub).await;
     first.kill();
-    let listing = scene.listing_in(JobState::Succeeded).await;
-    assert_eq!((listing.rescues, listing.attempt), (1, 1), "{listing:?}");
-    scene.every_secret_once().await;
-    let journal = scene.stub.journal();
-    assert_eq!(journal.iter().filter(|page| **page == 0).count(), 1, "it went on at its page: {journal:?}");
-    let scan = read(&scene.test.database, scene.scan).await;
-    assert_eq!((scan.rescues, scan.attempt), (0, 1), "{scan:?}");
+    // asked for again by the one that took over
+    stub.asked(PAGE, 2).await;
+    stub.let_everything_through();
+    let listing = midway.succeeds(db).await;
+    assert_eq!((listing.attempt, listing.rescues), (1, 1));
+    assert_eq!(stub.journal().len(), PAGES + 1, "what was published is not asked for again: {:?}", stub.journal());
 }
 
-async fn a_stopped_worker_gives_its_scan_back(test: TestDatabase) {
-    let (scene, mut first) = Scene::in_the_middle(test).await;
+async fn a_worker_restarted_under_its_name_finishes_what_it_began(test: TestDatabase) {
+    let (db, stub) = (&test.database, Stub::start(SECRETS).await);
+    let first = worker(test.url(), "same", &stub).await;
+    let midway = Midway::reached(db, &stub).await;
+    first.kill();
+    stub.let_everything_through();
+    let _again = worker(test.url(), "same", &stub).await;
+    let listing = midway.succeeds(db).await;
+    assert_eq!((listing.attempt, listing.rescues), (1, 1));
+}
+
+async fn a_stopped_worker_gives_back_what_it_was_doing(test: TestDatabase) {
+    let (db, stub) = (&test.database, Stub::start(SECRETS).await);
+    let mut first = worker(test.url(), "first", &stub).await;
+    let midway = Midway::reached(db, &stub).await;
     first.signal(Signal::Term);
-    let ended = first.ended(Duration::from_secs(30)).await;
-    assert!(ended.success(), "{ended}; its log:\n{}", first.log());
-    let listing = scene.listing().await;
-    assert_eq!((listing.state, listing.rescues, listing.lease_until), (JobState::Queued, 0, None), "{listing:?}");
-    let _second = scene.worker().await;
-    let listing = scene.listing_in(JobState::Succeeded).await;
-    assert_eq!((listing.rescues, listing.attempt), (0, 1), "{listing:?}");
-    scene.every_secret_once().await;
+    first.logged("SIGTERM").await;
+    // the page on its way is published; the next is not asked for, or if it was, is cut off
+    stub.let_through(1);
+    let status = first.ended(STOPS_WITHIN).await;
+    assert_eq!(status.code(), Some(0), "{}", first.log());
+    let back = listing(db, midway.scan).await;
+    assert_eq!((back.state, back.attempt, back.rescues), (JobState::Queued, 0, 0));
+    assert_eq!(asset_names(db, midway.subscription).await.len(), 2 * PAGE);
+    stub.let_everything_through();
+    let _second = worker(test.url(), "second", &stub).await;
+    let listing = midway.succeeds(db).await;
+    assert_eq!((listing.attempt, listing.rescues), (1, 0));
 }
 
-async fn a_frozen_worker_that_thaws_writes_nothing(test: TestDatabase) {
-    let (scene, mut first) = Scene::in_the_middle(test).await;
-    let _second = scene.worker().await;
-    first.signal(Signal::Stop);
-    let done = scene.listing_in(JobState::Succeeded).await;
-    assert_eq!((done.rescues, done.attempt), (1, 1), "{done:?}");
+/// Freezes a worker outside its transactions: on SQLite one that is frozen inside holds the whole file, and nobody can help.
+async fn freeze(db: &Database, worker: &Process) {
+    eventually("the worker is frozen outside a transaction", async || {
+        worker.signal(Signal::Stop);
+        let writable = tokio::time::timeout(Duration::from_secs(1), db.begin()).await;
+        if writable.is_err() {
+            worker.signal(Signal::Continue);
+        }
+        writable.ok().map(|write| drop(write.unwrap()))
+    })
+    .await;
+}
+
+async fn a_frozen_worker_writes_nothing_when_it_thaws(test: TestDatabase) {
+    let (db, stub) = (&test.database, Stub::start(SECRETS).await);
+    let mut first = worker(test.url(), "first", &stub).await;
+    let midway = Midway::reached(db, &stub).await;
+    freeze(db, &first).await;
+    let second = worker(test.url(), "second", &stub).await;
+    stub.asked(PAGE, 2).await;
+    stub.let_everything_through();
+    let ended = midway.succeeds(db).await;
+    assert_eq!((ended.attempt, ended.rescues), (1, 1));
+    let asked = stub.journal().len();
     first.signal(Signal::Continue);
-    scene.stub.release();
-    first.logged("the lease was lost").await;
-    assert_eq!(scene.listing().await, done, "the frozen worker wrote to a job that was no longer its own");
-    scene.every_secret_once().await;
+    first.logged("this attempt writes nothing more").await;
+    assert_eq!(listing(db, midway.scan).await, ended);
+    assert_eq!(versions(db).await, SECRETS as u64);
+    assert_eq!(stub.journal().len(), asked, "nor does it ask for anything");
+    second.kill();
+    let again = Midway { scan: scan(db, None).await, ..midway };
+    again.succeeds(db).await;
 }
 
 async fn a_killed_api_loses_nothing_that_it_answered(test: TestDatabase) {
@@ -140,4 +194,52 @@ async fn a_killed_api_loses_nothing_that_it_answered(test: TestDatabase) {
     for id in answered {
         assert_eq!(read(&test.database, id).await.kind, "discovery.scan");
     }
+}
+
+/// PostgreSQL only: what is away here is the way to the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_database_costs_no_rescue() {
+    let Some(test) = TestDatabase::postgres().await else { return };
+    let (db, stub) = (&test.database, Stub::start(SECRETS).await);
+    let (user, server) = test.url().split_once('@').unwrap();
+    let (server, name) = server.split_once('/').unwrap();
+    let wire = Wire::to(server).await;
+    let url = format!("{user}@{}/{name}", wire.address());
+    let mut workers = [worker(&url, "first", &stub).await, worker(&url, "second", &stub).await];
+    const ACCOUNTS: usize = 3;
+    for number in 0..ACCOUNTS {
+        account(db, &format!("account-{number}")).await;
+    }
+    let scan = scan(db, None).await;
+    stub.asked(PAGE, ACCOUNTS).await;
+    eventually("only the held listings are left", async || {
+        (versions(db).await == (ACCOUNTS * PAGE) as u64 && leases(db, ">").await == ACCOUNTS as u64).then_some(())
+    })
+    .await;
+    wire.cut();
+    eventually("every lease lapses", async || (leases(db, "<").await == ACCOUNTS as u64).then_some(())).await;
+    for worker in &mut workers {
+        worker.logged("leases could not be renewed").await;
+    }
+    wire.mend();
+    eventually("their holders renew them", async || (leases(db, ">").await == ACCOUNTS as u64).then_some(())).await;
+    stub.let_everything_through();
+    let ended = eventually("the scan ends", async || {
+        let job = read(db, scan).await;
+        job.state.is_done().then_some(job)
+    })
+    .await;
+    assert_eq!(ended.state, JobState::Succeeded);
+    for child in job::children(db.reader(), scan).await.unwrap() {
+        assert_eq!((child.attempt, child.rescues), (1, 0), "{child:?}");
+    }
+    assert_eq!(stub.journal().len(), ACCOUNTS * PAGES, "nothing is asked for twice");
+    assert_eq!(versions(db).await, (ACCOUNTS * SECRETS) as u64);
+}
+
+/// How many leases end before or after now.
+async fn leases(db: &Database, order: &str) -> u64 {
+    let now = clock::sql(db.backend(), 0);
+    let leases = job::Entity::find().filter(Expr::cust(format!("lease_until {order} {now}")));
+    leases.count(db.reader()).await.unwrap()
 }

@@ -16,3 +16,4 @@ pub mod process;
 pub mod rig;
 pub mod stub;
 pub mod up;
+pub mod wire;

@@ -1,96 +1,108 @@
-//! A stand-in for Secrets Manager that the test holds in its hand: it keeps a journal of its own of every page that was asked
-//! for, and can hold one of them back.
+//! A double of AWS Secrets Manager that keeps its own journal and holds listings back for as long as a test likes.
+//!
+//! Speaks just enough of the JSON 1.1 protocol for a listing. The emulators of `rig` are for whether we speak it right.
 
+use crate::app::PATIENCE;
 use poem::{
-    EndpointExt, Request, Route, Server, handler,
-    listener::TcpAcceptor,
+    EndpointExt, Route, Server, handler,
+    listener::{Acceptor, Listener, TcpListener},
     post,
-    web::{Data, Json},
+    web::Data,
 };
 use serde_json::{Value, json};
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::sync::Arc;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
 
-const PER_PAGE: usize = 10;
+/// Secrets on one page.
+pub const PAGE: usize = 10;
 
-/// A server of `pages` pages of ten secrets, numbered from 0. It ends with the test's runtime.
-pub struct SecretsStub {
-    pub url: String,
+/// The running double; ends when it is dropped.
+pub struct Stub {
+    url: String,
     state: Arc<State>,
+    serving: JoinHandle<()>,
 }
 
 struct State {
-    pages: usize,
-    /// Every page that was asked for, in order.
-    journal: Mutex<Vec<usize>>,
-    /// This page is held back, the first time it is asked for.
-    held: usize,
-    holding: AtomicBool,
-    released: Semaphore,
+    secrets: usize,
+    /// Each page after the first takes one to be answered.
+    permits: Semaphore,
+    /// The first secret of each page that was asked for, in the order of asking.
+    journal: watch::Sender<Vec<usize>>,
 }
 
-impl SecretsStub {
-    /// Holds page `held` back the first time that it is asked for.
-    pub async fn start(pages: usize, held: usize) -> Self {
-        let state = Arc::new(State {
-            pages,
-            journal: Mutex::default(),
-            held,
-            holding: AtomicBool::new(true),
-            released: Semaphore::new(0),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("a bound address"));
-        let acceptor = TcpAcceptor::from_tokio(listener).expect("the listener is taken over");
+impl Stub {
+    /// Every region of every account has this many secrets. Only first pages are answered until a test lets more through.
+    pub async fn start(secrets: usize) -> Self {
+        let state = Arc::new(State { secrets, permits: Semaphore::new(0), journal: watch::Sender::new(Vec::new()) });
+        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.expect("a free port");
+        let address = acceptor.local_addr().remove(0);
+        let address = address.as_socket_addr().expect("a TCP address").to_string();
         let routes = Route::new().at("/", post(answer)).data(Arc::clone(&state));
-        tokio::spawn(Server::new_with_acceptor(acceptor).run(routes));
-        Self { url, state }
+        let serving = tokio::spawn(async move {
+            let _ = Server::new_with_acceptor(acceptor).run(routes).await;
+        });
+        Self { url: format!("http://{address}"), state, serving }
     }
 
-    /// How many secrets there are.
-    pub fn secrets(&self) -> usize {
-        self.state.pages * PER_PAGE
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
-    /// Every page that was asked for so far.
+    /// Lets this many held pages through, now or when they are asked for.
+    pub fn let_through(&self, pages: usize) {
+        self.state.permits.add_permits(pages);
+    }
+
+    pub fn let_everything_through(&self) {
+        self.let_through(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// The first secret of each page that was asked for so far.
     pub fn journal(&self) -> Vec<usize> {
-        self.state.journal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.journal.borrow().clone()
     }
 
-    /// Whether the page is held back now.
-    pub fn holds(&self) -> bool {
-        self.journal().contains(&self.state.held)
+    /// Waits until this page has been asked for so many times.
+    pub async fn asked(&self, first_secret: usize, times: usize) {
+        let mut journal = self.state.journal.subscribe();
+        let asked = journal.wait_for(|pages| pages.iter().filter(|page| **page == first_secret).count() >= times);
+        tokio::time::timeout(PATIENCE, asked).await.expect("the page is asked for").expect("the journal stays");
     }
+}
 
-    /// Lets the held page go.
-    pub fn release(&self) {
-        self.state.released.add_permits(1);
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 
 #[handler]
-async fn answer(request: &Request, body: Vec<u8>, state: Data<&Arc<State>>) -> Json<Value> {
-    if request.header("x-amz-target") != Some("secretsmanager.ListSecrets") {
-        return Json(json!({}));
+async fn answer(request: &poem::Request, body: Vec<u8>, state: Data<&Arc<State>>) -> poem::Response {
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let answer = match request.header("x-amz-target") {
+        Some("secretsmanager.ListSecrets") => page(&state, &body).await,
+        _ => json!({"CertificateSummaryList": []}),
+    };
+    poem::Response::builder().content_type("application/x-amz-json-1.1").body(answer.to_string())
+}
+
+async fn page(state: &State, body: &Value) -> Value {
+    let start = body["NextToken"].as_str().and_then(|token| token.parse().ok()).unwrap_or(0);
+    state.journal.send_modify(|pages| pages.push(start));
+    if start > 0 {
+        state.permits.acquire().await.expect("never closed").forget();
     }
-    let body: Value = serde_json::from_slice(&body).expect("a request in JSON");
-    let page = body["NextToken"].as_str().and_then(|token| token.parse().ok()).unwrap_or(0);
-    state.journal.lock().unwrap_or_else(PoisonError::into_inner).push(page);
-    if page == state.held && state.holding.swap(false, Ordering::SeqCst) {
-        state.released.acquire().await.expect("the semaphore is never closed").forget();
-    }
-    let secrets: Vec<Value> = (0..PER_PAGE)
-        .map(|n| {
-            let name = format!("secret-{page:03}-{n}");
-            json!({"ARN": format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{name}"), "Name": name})
+    let end = (start + PAGE).min(state.secrets);
+    let secrets: Vec<Value> = (start..end)
+        .map(|number| {
+            let name = format!("secret-{number:04}");
+            json!({"ARN": format!("arn:aws:secretsmanager:eu-west-1:123456789012:secret:{name}"), "Name": name})
         })
         .collect();
-    let mut reply = json!({"SecretList": secrets});
-    if page + 1 < state.pages {
-        reply["NextToken"] = json!((page + 1).to_string());
-    }
-    Json(reply)
+    let next = (end < state.secrets).then(|| end.to_string());
+    json!({"SecretList": secrets, "NextToken": next})
 }
