@@ -32,6 +32,8 @@ enum Step {
     /// Time passes, and the holder does not renew.
     Lapse(usize),
     Rescue,
+    /// The holder is lost, and a worker that looks for jobs takes the job over.
+    TakeOver(usize),
     Cancel(usize),
 }
 
@@ -65,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_usize, 0..3_usize).prop_map(|(job, by)| Step::Renew { job, by }),
         3 => (0..3_usize).prop_map(Step::Lapse),
         2 => Just(Step::Rescue),
+        3 => (0..3_usize).prop_map(Step::TakeOver),
         1 => (0..3_usize).prop_map(Step::Cancel),
     ]
 }
@@ -187,14 +190,12 @@ impl Case<'_> {
                 prop_assert_eq!(lease.certain().await.is_ok(), model.holds(claim), "{:?}", model);
                 model.lapsed &= !model.holds(&claim.clone());
             }
-            Step::Lapse(job) => {
-                let model = &mut self.jobs[job % count];
-                lapse(self.db, model.id).await;
-                model.lapsed = model.is_held();
-            }
-            Step::Rescue => {
-                claim::rescue(self.db).await.unwrap();
-                self.jobs.iter_mut().filter(|job| job.lapsed).for_each(Model::rescue);
+            Step::Lapse(job) => self.lapse(job % count).await,
+            Step::Rescue => self.rescue().await,
+            Step::TakeOver(job) => {
+                self.lapse(job % count).await;
+                self.rescue().await;
+                self.claim(count).await?;
             }
             Step::Cancel(job) => {
                 let model = &mut self.jobs[job % count];
@@ -205,6 +206,17 @@ impl Case<'_> {
             }
         }
         self.check().await
+    }
+
+    async fn lapse(&mut self, job: usize) {
+        let model = &mut self.jobs[job];
+        lapse(self.db, model.id).await;
+        model.lapsed = model.is_held();
+    }
+
+    async fn rescue(&mut self) {
+        claim::rescue(self.db).await.unwrap();
+        self.jobs.iter_mut().filter(|job| job.lapsed).for_each(Model::rescue);
     }
 
     async fn claim(&mut self, free: usize) -> Result<(), TestCaseError> {
