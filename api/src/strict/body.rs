@@ -13,6 +13,9 @@ use super::operations::{Body, Kind};
 use super::{FORM, MAX_BODY, json, report};
 use crate::error::{ApiError, Code, FieldError};
 
+/// A body that is too large is read up to here before the refusal: 4 MiB.
+const DRAINED: usize = 4 << 20;
+
 /// Reads and checks the body of `request` and hands it on.
 ///
 /// # Errors
@@ -20,6 +23,10 @@ use crate::error::{ApiError, Code, FieldError};
 pub async fn check(request: &mut Request, expected: &Body) -> Result<(), ApiError> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
+        // a client that is still sending would see its connection reset and miss the answer (RFC 9112, 9.6)
+        if length.is_some_and(|length| length <= DRAINED) {
+            let _ = request.take_body().into_bytes_limit(DRAINED).await;
+        }
         return Err(ApiError::payload_too_large(MAX_BODY));
     }
     let may_have_body = length.is_some_and(|length| length > 0) || request.headers().contains_key(TRANSFER_ENCODING);
