@@ -7,9 +7,9 @@
 //! ```ignore
 //! /// Get a job
 //! #[oai(path = "/api/jobs/:id", method = "get", operation_id = "getJob", tag = "Tag::Jobs")]
-//! async fn get(&self, caller: Caller<ReadJobs>, id: Path<Uuid>) -> Result<Found<JobView>, ApiError> {
-//!     let job = jobs::find(&self.db, caller.scope(), id.0).await?.ok_or_else(|| ApiError::not_found("job"))?;
-//!     Ok(Found::at_version(job.version, caller.if_none_match(), JobView::from(job)))
+//! async fn get(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<Current<JobView>, ApiError> {
+//!     let job = self.find(&caller.visible(), id.0).await?;
+//!     Ok(Current::at_version(job.version, self.view(job).await?))
 //! }
 //! ```
 //!
