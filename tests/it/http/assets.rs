@@ -199,7 +199,7 @@ async fn filters_narrow_and_repeated_ones_widen(database: TestDatabase) {
             Observed {
                 expires_at: at("2030-01-01T00:00:00Z"),
                 vault: "left".to_owned(),
-                ..tagged("a", &[("Owner", "ann"), ("env", "prod")])
+                ..tagged("a", &[("Owner", "ann"), ("env", "prod"), ("aws:stack:name", "x:y")])
             },
             Observed {
                 expires_at: at("2031-01-01T00:00:00Z"),
@@ -243,6 +243,8 @@ async fn filters_narrow_and_repeated_ones_widen(database: TestDatabase) {
         ("tag=env:prod&tag=Owner:ann".to_owned(), &["a"]),
         ("tag=env:pro".to_owned(), &none),
         ("tag=a.b:c:d".to_owned(), &["b"]),
+        ("tag=aws:stack:name:x:y".to_owned(), &["a"]),
+        ("tag=aws:stack:name:x".to_owned(), &none),
         ("tag=quo%22te:1".to_owned(), &["c"]),
         ("tag=$x:2".to_owned(), &["c"]),
         ("tag=:3".to_owned(), &["c"]),

@@ -48,6 +48,9 @@ pub struct AssetFilter {
     pub seen_by: Option<Uuid>,
 }
 
+/// Each colon of a tag is one more place to look at.
+const MOST_COLONS: usize = 16;
+
 /// What parts a name into words, beside its beginning.
 const SEPARATORS: &[&str] = &[" ", "/", "-", "_", ".", ":"];
 
@@ -124,18 +127,28 @@ fn stands(status: Status, thresholds: Thresholds, now: DateTime<Utc>) -> Conditi
     }
 }
 
-fn tagged(tag: &str, backend: DbBackend) -> Result<Expr, ApiError> {
-    let Some((key, value)) = tag.split_once(':') else {
+/// `KEY:VALUE`. Keys contain colons themselves (`aws:cloudformation:stack-name`), so any of the colons may end the key.
+fn tagged(tag: &str, backend: DbBackend) -> Result<Condition, ApiError> {
+    let splits: Vec<(&str, &str)> =
+        tag.match_indices(':').filter_map(|(at, _)| Some((tag.get(..at)?, tag.get(at + 1..)?))).collect();
+    if splits.is_empty() {
         return Err(ApiError::invalid("/query/tag", "format", "A tag is KEY:VALUE."));
-    };
-    Ok(match backend {
+    }
+    if splits.len() > MOST_COLONS {
+        return Err(ApiError::invalid("/query/tag", "too_long", "A tag has at most 16 colons."));
+    }
+    Ok(splits.into_iter().fold(Condition::any(), |any, (key, value)| any.add(holds(key, value, backend))))
+}
+
+fn holds(key: &str, value: &str, backend: DbBackend) -> Expr {
+    match backend {
         // a path of JSON has no spelling for every key
         DbBackend::Sqlite => Expr::cust_with_values(
             "EXISTS (SELECT 1 FROM json_each(asset.tags) held WHERE held.key = ? AND held.value = ?)",
             [key, value],
         ),
         _ => Expr::cust_with_values("asset.tags ->> $1", [key]).eq(value),
-    })
+    }
 }
 
 /// A word of the name begins like this, in any case.
