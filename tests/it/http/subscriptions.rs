@@ -75,6 +75,15 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
         api.admin().patch(&path, json!({"settings": {"aws": {"endpoint": "https://x.example"}}})).await.ok(200);
     assert_eq!(patched["settings"]["aws"]["profile"], "p", "{patched}");
     assert_eq!(patched["settings"]["aws"]["endpoint"], "https://x.example");
+    let cleared = json!({"settings": {"aws": {"endpoint": null, "roleArn": null}}, "regions": null, "tags": null});
+    let patched = api.admin().patch(&path, cleared).await.ok(200);
+    assert_eq!(patched["settings"], json!({"aws": {"profile": "p"}}), "null takes one setting away");
+    assert_eq!((&patched["regions"], &patched["tags"]), (&json!([]), &json!({})));
+    // without its profile the mode cannot stand
+    let pointers = api.admin().patch(&path, json!({"settings": null})).await.pointers("validation_failed");
+    assert_eq!(pointers, ["/settings/aws/profile"]);
+    let patched = api.admin().patch(&path, json!({"settings": null, "auth": null})).await.ok(200);
+    assert_eq!((&patched["settings"], &patched["auth"]["mode"]), (&json!({}), &json!("ambient")));
     api.admin().patch(&path, json!({})).await.ok(200);
     for (wrong, code, pointer) in [
         (json!({"provider": "local"}), "unknown_field", "/provider"),

@@ -41,29 +41,30 @@ pub struct AuthInput {
     pub mode: AuthMode,
 }
 
-/// Settings of each provider; only those of the subscription's own provider may be given.
+/// Settings of each provider; only those of the subscription's own provider may be given. In a patch, `null` takes a setting
+/// away and what is absent stays.
 #[derive(Debug, Default, Object)]
 #[oai(skip_serializing_if_is_none)]
 pub struct SettingsInput {
-    pub local: Option<LocalSettings>,
-    pub aws: Option<AwsSettings>,
+    pub local: Patch<LocalSettings>,
+    pub aws: Patch<AwsSettings>,
 }
 
 /// What to look at on and from a machine.
-#[derive(Debug, Object)]
+#[derive(Debug, Default, Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct LocalSettings {
     /// Files and folders that hold certificates; folders are searched to their ends.
     #[oai(validator(max_items = 1000))]
-    pub paths: Option<Vec<String>>,
+    pub paths: Patch<Vec<String>>,
     /// TLS servers, each as `host:port`.
     #[oai(validator(max_items = 10000))]
-    pub endpoints: Option<Vec<String>>,
+    pub endpoints: Patch<Vec<String>>,
     /// Only workers with this label look: paths mean something on one machine.
     #[oai(validator(min_length = 1, max_length = 253))]
-    pub worker: Option<String>,
+    pub worker: Patch<String>,
     /// For PKCS#12 files, by path or beginning of a path: `env:NAME` or `file:/path`, where the worker finds the password.
-    pub pkcs12_passwords: Option<BTreeMap<String, String>>,
+    pub pkcs12_passwords: Patch<BTreeMap<String, Patch<String>>>,
 }
 
 /// How to reach an AWS account.
@@ -71,14 +72,14 @@ pub struct LocalSettings {
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct AwsSettings {
     /// The role of `assumeRole`.
-    pub role_arn: Option<String>,
+    pub role_arn: Patch<String>,
     /// The external id that the role's trust policy demands.
-    pub external_id: Option<String>,
+    pub external_id: Patch<String>,
     /// The profile of `profile`.
-    pub profile: Option<String>,
+    pub profile: Patch<String>,
     /// Another address than AWS's own.
     #[oai(validator(max_length = 2048))]
-    pub endpoint: Option<String>,
+    pub endpoint: Patch<String>,
 }
 
 /// A subscription to be.
@@ -104,12 +105,7 @@ pub struct NewSubscription {
 
 impl poem_openapi::types::Example for NewSubscription {
     fn example() -> Self {
-        let local = LocalSettings {
-            paths: Some(vec!["/etc/ssl/certs".to_owned()]),
-            endpoints: None,
-            worker: None,
-            pkcs12_passwords: None,
-        };
+        let local = LocalSettings { paths: Patch::Set(vec!["/etc/ssl/certs".to_owned()]), ..LocalSettings::default() };
         Self {
             provider: ProviderKind::Local,
             external_id: "laptop".to_owned(),
@@ -117,7 +113,7 @@ impl poem_openapi::types::Example for NewSubscription {
             enabled: None,
             regions: None,
             tags: None,
-            settings: Some(SettingsInput { local: Some(local), aws: None }),
+            settings: Some(SettingsInput { local: Patch::Set(local), aws: Patch::Keep }),
             auth: None,
         }
     }
@@ -130,20 +126,22 @@ pub struct SubscriptionPatch {
     #[oai(validator(min_length = 1, max_length = 256))]
     pub name: Option<String>,
     pub enabled: Option<bool>,
+    /// `null`: every region that is enabled.
     #[oai(validator(max_items = 100))]
-    pub regions: Option<Vec<String>>,
-    /// Tags to set, and with `null` to remove.
-    #[oai(default)]
-    pub tags: BTreeMap<String, Patch<String>>,
-    pub settings: Option<SettingsInput>,
-    pub auth: Option<AuthInput>,
+    pub regions: Patch<Vec<String>>,
+    /// Tags to set, and with `null` to remove; `null` in place of the object removes them all.
+    pub tags: Patch<BTreeMap<String, Patch<String>>>,
+    pub settings: Patch<SettingsInput>,
+    /// `null`: `ambient`.
+    pub auth: Patch<AuthInput>,
 }
 
 impl NewSubscription {
     /// # Errors
     /// 400 that names everything that is wrong.
     pub fn into_row(self, id: Uuid, now: DateTime<Utc>) -> Result<subscription::Model, ApiError> {
-        let settings = self.settings.unwrap_or_default();
+        let mut settings = json!({});
+        merge(&mut settings, self.settings.unwrap_or_default().to_json().unwrap_or_default());
         let mode = self.auth.map_or(AuthMode::Ambient, |auth| auth.mode);
         let row = subscription::Model {
             id,
@@ -153,7 +151,7 @@ impl NewSubscription {
             enabled: self.enabled.unwrap_or(true),
             regions: json!(self.regions.unwrap_or_default()),
             tags: json!(self.tags.unwrap_or_default()),
-            settings: settings.to_json().unwrap_or_else(|| json!({})),
+            settings,
             auth_mode: mode.as_str().to_owned(),
             auth_updated_at: now,
             created_at: now,
@@ -179,27 +177,34 @@ impl SubscriptionPatch {
         if let Some(enabled) = self.enabled {
             row.enabled = enabled;
         }
-        if let Some(regions) = self.regions {
-            row.regions = json!(regions);
+        match self.regions {
+            Patch::Keep => {}
+            Patch::Clear => row.regions = json!([]),
+            Patch::Set(regions) => row.regions = json!(regions),
         }
-        let mut tags: BTreeMap<String, String> = serde_json::from_value(row.tags.take()).unwrap_or_default();
-        for (key, patch) in self.tags {
-            match patch.apply(tags.remove(&key)) {
-                Some(value) => tags.insert(key, value),
-                None => None,
-            };
-        }
-        row.tags = json!(tags);
-        if let Some(settings) = self.settings {
-            merge(&mut row.settings, settings.to_json().unwrap_or(Value::Null));
-        }
-        if let Some(auth) = self.auth {
-            row.auth_mode = auth.mode.as_str().to_owned();
+        merge_object(&mut row.tags, self.tags.to_json());
+        merge_object(&mut row.settings, self.settings.to_json());
+        let mode = match self.auth {
+            Patch::Keep => None,
+            Patch::Clear => Some(AuthMode::Ambient),
+            Patch::Set(auth) => Some(auth.mode),
+        };
+        if let Some(mode) = mode {
+            row.auth_mode = mode.as_str().to_owned();
             row.auth_updated_at = now;
         }
         row.updated_at = now;
         row.version += 1;
         checked(row)
+    }
+}
+
+/// Merges what a patch says of a column that holds an object: nothing, `null` (then it is empty), or members.
+fn merge_object(target: &mut Value, patch: Option<Value>) {
+    match patch {
+        None => {}
+        Some(Value::Null) => *target = json!({}),
+        Some(patch) => merge(target, patch),
     }
 }
 
