@@ -45,6 +45,18 @@ pub fn sql_plus_column(backend: DbBackend, column: &str) -> String {
     }
 }
 
+/// SQL for the instant in one column, later by as long as it is since the instant in the other.
+pub fn sql_plus_elapsed(backend: DbBackend, instant: &str, since: &str) -> String {
+    let now = sql(backend, 0);
+    match backend {
+        DbBackend::Sqlite => {
+            let elapsed = format!("((julianday({now}) - julianday({since})) * 86400.0) || ' seconds'");
+            format!("CASE WHEN {instant} IS NULL THEN NULL ELSE {} END", sqlite(&format!("{instant}, {elapsed}")))
+        }
+        _ => format!("({instant} + ({now} - {since}))"),
+    }
+}
+
 /// What the database's clock shows.
 pub async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, DbErr> {
     let backend = db.get_database_backend();

@@ -19,8 +19,14 @@ pub struct Model {
     pub priority: i32,
     pub created_at: DateTimeUtc,
     pub run_at: DateTimeUtc,
-    /// Set exactly while the job may be claimed.
+    /// Set exactly while the job may be claimed, now or from this instant on.
     pub due_at: Option<DateTimeUtc>,
+    /// Its place in the line of its priority. A job with `due_at` and without a place is not due yet.
+    pub turn: Option<i64>,
+    /// Since when somebody wants the job to rest.
+    pub paused_at: Option<DateTimeUtc>,
+    /// When a job that rests would have been due.
+    pub resume_at: Option<DateTimeUtc>,
     pub started_at: Option<DateTimeUtc>,
     pub heartbeat_at: Option<DateTimeUtc>,
     pub completed_at: Option<DateTimeUtc>,
@@ -74,6 +80,13 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// Whether it waits to be claimed, now or later, or rests: no attempt holds it, and it has no children to wait for.
+    pub fn is_unheld(&self) -> bool {
+        self.due_at.is_some() || self.resume_at.is_some()
+    }
+}
 
 /// The job of this id.
 pub async fn by_id(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>, DbErr> {

@@ -49,7 +49,8 @@ event_types! {
     JobStarted = "job.started",
     JobEnded = "job.ended",
     JobCanceled = "job.canceled",
-    JobRetried = "job.retried",
+    JobPaused = "job.paused",
+    JobResumed = "job.resumed",
 }
 
 /// Who did it.

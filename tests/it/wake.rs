@@ -37,7 +37,7 @@ on_both_databases!(
 );
 
 async fn put(database: &Database) -> job::Model {
-    let payload = Scan { mode: ScanMode::Full, subscriptions: Vec::new() };
+    let payload = Scan { mode: ScanMode::Full, subscriptions: Vec::new(), only: None };
     let new = NewJob::new(&payload, Requester::system(), Trigger::Api).unwrap();
     let write = database.begin().await.unwrap();
     enqueue(&*write, &new).await.unwrap();

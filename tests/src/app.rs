@@ -158,7 +158,8 @@ pub async fn subscribe(
 
 /// Asks for a scan of these subscriptions, or of all.
 pub async fn scan(database: &Database, subscriptions: Option<Vec<Uuid>>) -> Uuid {
-    let wanted = ScanRequest { mode: ScanMode::Full, subscriptions, on_conflict: OnConflict::Queue };
+    let wanted =
+        ScanRequest { mode: ScanMode::Full, subscriptions, on_conflict: OnConflict::Queue, priority: 0, run_at: None };
     match request::scan(database, &Scope::All, Requester::system(), wanted).await.expect("the scan begins") {
         Enqueued::New(job) | Enqueued::Open(job) => job.id,
     }

@@ -1,6 +1,6 @@
 //! One attempt at a claimed job, from its first line in the log to its outcome in the database.
 
-use keywright_entities::types::{JobState, WaitingFor};
+use keywright_entities::types::JobState;
 use keywright_jobs::{
     context::Context,
     domain::backoff,
@@ -171,10 +171,8 @@ fn decide(context: &Context, result: Result<Done, JobError>) -> Option<Outcome> 
         Err(JobError::Fail { code, detail, permission }) => failed(Reason { code, detail, permission }),
         Err(JobError::Stopped(Stopped::LeaseLost)) => return None,
         Err(JobError::Stopped(Stopped::Canceled)) => Outcome::Ended { state: JobState::Canceled, reason: None },
-        Err(JobError::Stopped(Stopped::Paused)) => {
-            Outcome::Snooze { waiting_for: WaitingFor::Pause, after: Duration::ZERO }
-        }
-        Err(JobError::Stopped(Stopped::Shutdown)) => Outcome::GivenBack,
+        // one that is still paused rests
+        Err(JobError::Stopped(Stopped::Paused | Stopped::Shutdown)) => Outcome::GivenBack,
         Err(JobError::Stopped(Stopped::DeadlineExceeded)) => failed(Reason {
             code: "deadline_exceeded".to_owned(),
             detail: format!("the job did not end within {} seconds of its first start", job.timeout_seconds),

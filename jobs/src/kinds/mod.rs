@@ -6,13 +6,17 @@ use crate::{
     audit::{Actor, Event, EventType},
     context::Context,
     job::{Done, Job, JobError},
+    queue::{Enqueued, Requester},
+    setup::database::Database,
 };
 use discovery::{scan::Scan, scope::ScopeListing};
 use keywright_entities::{
     job,
+    scope::Scope,
     types::{JobState, Outcome},
 };
 use sea_orm::{ConnectionTrait, DbErr};
+use thiserror::Error;
 
 /// Every kind that this program runs.
 pub const KINDS: &[&str] = &[Scan::KIND, ScopeListing::KIND];
@@ -26,6 +30,56 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
         Scan::KIND => decoded::<Scan>(context)?.run(context).await,
         ScopeListing::KIND => decoded::<ScopeListing>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
+    }
+}
+
+/// What of an ended job is done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The parts that failed, were denied or canceled.
+    Failed,
+    All,
+}
+
+impl Again {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::All => "all",
+        }
+    }
+}
+
+/// Why a job is not done again.
+#[derive(Debug, Error)]
+pub enum RetryRefused {
+    #[error("the job has not ended")]
+    UnderWay,
+    #[error("nothing of it failed")]
+    NothingFailed,
+    #[error("nothing of what it was about is there any more")]
+    Gone,
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Begins a new job that does an ended one again, or joins the one that does so already.
+///
+/// # Errors
+/// [`RetryRefused`]; also for kinds that are never asked for by themselves ([`RetryRefused::Gone`]).
+pub async fn retry(
+    database: &Database,
+    visible: &Scope,
+    requester: Requester,
+    of: &job::Model,
+    again: Again,
+) -> Result<Enqueued, RetryRefused> {
+    if !of.state.is_done() {
+        return Err(RetryRefused::UnderWay);
+    }
+    match of.kind.as_str() {
+        Scan::KIND | ScopeListing::KIND => discovery::retry::retry(database, visible, requester, of, again).await,
+        _ => Err(RetryRefused::Gone),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Taking due jobs, and taking back those whose worker is gone.
 
-use super::{outcome, row, rows};
+use super::{
+    line::{self, Back, IN_LINE},
+    outcome, row, rows,
+};
 use crate::setup::database::Database;
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
@@ -23,33 +26,33 @@ pub struct Capability {
     pub lease: Duration,
 }
 
-/// Claims at most `free` due jobs, most urgent first. Claiming raises the epoch and begins a lease.
+/// Claims at most `free` jobs that stand in line, most urgent first. Claiming raises the epoch and begins a lease.
 pub async fn claim(db: &Database, can: &Capability, free: usize) -> Result<Vec<job::Model>, DbErr> {
     if free == 0 || can.kinds.is_empty() {
         return Ok(Vec::new());
     }
-    if db.backend() == DbBackend::Sqlite && !any(db, "due_at <= {now}").await? {
-        return Ok(Vec::new());
+    let mut claimed = from_line(db, can, free).await?;
+    // whoever became due in the meantime comes into line only now: those who stood there are not held up by the look for them
+    if claimed.len() < free && line::let_in(db).await? {
+        claimed.extend(from_line(db, can, free - claimed.len()).await?);
     }
-    let (text, values) = claim_sql(db.backend(), can, free);
-    let turn = db.turn().await;
-    let claimed = match rows(db.reader(), clock::statement(db.backend(), &text, values)).await {
-        Ok(claimed) => claimed,
-        // another worker took a job with the same lock at the same moment; the next poll sees its lease
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    drop(turn);
     if !claimed.is_empty() {
         db.announce();
     }
     Ok(claimed)
 }
 
-/// Whether any job meets a condition: a read, so that looking for work does not take SQLite's write lock.
-async fn any(db: &Database, condition: &str) -> Result<bool, DbErr> {
-    let text = format!("SELECT 1 AS found FROM job WHERE {condition} LIMIT 1");
-    Ok(db.reader().query_one_raw(clock::statement(db.backend(), &text, [])).await?.is_some())
+async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<job::Model>, DbErr> {
+    if db.backend() == DbBackend::Sqlite && !line::anybody(db).await? {
+        return Ok(Vec::new());
+    }
+    let (text, values) = claim_sql(db.backend(), can, free);
+    let _turn = db.turn().await;
+    match rows(db.reader(), clock::statement(db.backend(), &text, values)).await {
+        // another worker took a job with the same lock at the same moment; the next poll sees its lease
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(Vec::new()),
+        claimed => claimed,
+    }
 }
 
 /// `due` locks candidates that no other claim has locked; of candidates with one lock key only the first is taken.
@@ -79,18 +82,19 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<
     };
     let text = format!(
         "WITH due AS (\
-           SELECT id, lock_key, priority, due_at FROM job \
-           WHERE due_at <= {{now}} AND kind IN ({kinds}) AND payload_version <= $2 \
+           SELECT id, lock_key, priority, turn, due_at FROM job \
+           WHERE {IN_LINE} AND kind IN ({kinds}) AND payload_version <= $2 \
              AND (worker_label IS NULL OR worker_label IN ({labels})) \
              AND (lock_key IS NULL OR NOT EXISTS (\
                SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL)) \
-           ORDER BY priority DESC, due_at, id LIMIT {free} {skip}), \
+           ORDER BY priority DESC, turn, due_at, id LIMIT {free} {skip}), \
          pick AS (SELECT id, lock_key, ROW_NUMBER() OVER (\
-           PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END ORDER BY priority DESC, due_at, id) AS turn FROM due) \
+           PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END \
+           ORDER BY priority DESC, turn, due_at, id) AS nth FROM due) \
          UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
            worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
            deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
-         WHERE id IN (SELECT id FROM pick WHERE turn = 1{free_lock}) RETURNING *"
+         WHERE id IN (SELECT id FROM pick WHERE nth = 1{free_lock}) RETURNING *"
     );
     (text, values)
 }
@@ -100,7 +104,7 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<
 /// The caller has itself reached the database for one whole lease, so that after an outage the holders renew first. Returns
 /// how many were taken back.
 pub async fn rescue(db: &Database) -> Result<usize, DbErr> {
-    if !any(db, "lease_until < {now}").await? {
+    if !line::exists(db, "lease_until < {now}").await? {
         return Ok(0);
     }
     let write = db.begin().await?;
@@ -134,18 +138,17 @@ pub async fn take_back(db: &impl ConnectionTrait, job: &job::Model) -> Result<()
         };
         return outcome::end_lapsed(db, job, JobState::Failed, Some(reason)).await;
     }
-    const BACK: &str = "UPDATE job SET state = 'queued', waiting_for = NULL, due_at = {now}, lease_until = NULL, \
-        worker_id = NULL, epoch = epoch + 1, attempt = attempt - 1, rescues = rescues + 1, version = version + 1 \
-        WHERE id = $1 AND epoch = $2 AND lease_until < {now} RETURNING *";
-    let values = [job.id.into(), job.epoch.into()];
-    row(db, clock::statement(db.get_database_backend(), BACK, values)).await.map(|_| ())
+    let backend = db.get_database_backend();
+    let back = Back::ready("attempt = attempt - 1, rescues = rescues + 1,").assignments(backend);
+    let text = format!("UPDATE job SET {back} WHERE id = $1 AND epoch = $2 AND lease_until < {{now}} RETURNING *");
+    row(db, clock::statement(backend, &text, [job.id.into(), job.epoch.into()])).await.map(|_| ())
 }
 
 const LATE: &str = "due_at IS NOT NULL AND deadline_at IS NOT NULL AND deadline_at < {now}";
 
 /// Ends queued and waiting jobs whose deadline has passed.
 pub async fn expire(db: &Database) -> Result<usize, DbErr> {
-    if !any(db, LATE).await? {
+    if !line::exists(db, LATE).await? {
         return Ok(0);
     }
     let write = db.begin().await?;

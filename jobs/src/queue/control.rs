@@ -1,6 +1,9 @@
 //! What people ask of a job while it is under way.
 
-use super::{outcome, row, rows};
+use super::{
+    line::{READY, READY_WAITS},
+    outcome, row, rows,
+};
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use uuid::Uuid;
@@ -30,7 +33,7 @@ pub async fn cancel(db: &impl ConnectionTrait, id: Uuid) -> Result<Canceled, DbE
     if job.state.is_done() {
         return Ok(Canceled::Done(job));
     }
-    if job.due_at.is_some() {
+    if job.is_unheld() {
         marked |= outcome::end_unheld(db, &job, JobState::Canceled, None).await?;
     } else {
         marked |= mark(db, id).await?;
@@ -43,18 +46,14 @@ pub async fn cancel(db: &impl ConnectionTrait, id: Uuid) -> Result<Canceled, DbE
 
 /// Tells whether the parent had not been told to stop before.
 async fn cancel_children(db: &impl ConnectionTrait, parent: Uuid) -> Result<bool, DbErr> {
-    let text = format!(
-        "SELECT * FROM job WHERE parent_id = $1 AND completed_at IS NULL ORDER BY id {}",
-        for_update(db.get_database_backend())
-    );
-    let open = rows(db, clock::statement(db.get_database_backend(), &text, [parent.into()])).await?;
+    let open = open_children(db, parent).await?;
     if open.is_empty() {
         return Ok(false);
     }
     // first the parent's mark, so that the last child to end here finds it
     let marked = mark(db, parent).await?;
     for child in &open {
-        if child.due_at.is_some() {
+        if child.is_unheld() {
             outcome::end_unheld(db, child, JobState::Canceled, None).await?;
         } else {
             mark(db, child.id).await?;
@@ -65,11 +64,116 @@ async fn cancel_children(db: &impl ConnectionTrait, parent: Uuid) -> Result<bool
 
 /// Tells the attempt that holds the job to stop; returns whether it had not been told before.
 async fn mark(db: &impl ConnectionTrait, job: Uuid) -> Result<bool, DbErr> {
-    const MARK: &str = "UPDATE job SET state = 'canceling', version = version + 1 \
+    const MARK: &str = "UPDATE job SET state = 'canceling', waiting_for = NULL, paused_at = NULL, version = version + 1 \
         WHERE id = $1 AND completed_at IS NULL AND state <> 'canceling'";
     db.execute_raw(clock::statement(db.get_database_backend(), MARK, [job.into()]))
         .await
         .map(|done| done.rows_affected() > 0)
+}
+
+/// What came of asking that a job rests, or goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Steered {
+    NotFound,
+    /// It has ended.
+    Done(job::Model),
+    Accepted(job::Model),
+    /// It rested, or went on, already: nothing was changed.
+    Already(job::Model),
+}
+
+/// Lets a job and its children rest until [`resume`]. What is queued or waiting rests at once; an attempt stops before its next
+/// request and is not counted. A job that is being canceled is left alone.
+pub async fn pause(db: &impl ConnectionTrait, id: Uuid) -> Result<Steered, DbErr> {
+    steer(db, id, true).await
+}
+
+/// Lets a job and its children go on: at once, or when they would have been due. The time that it rested does not count towards
+/// its deadline.
+pub async fn resume(db: &impl ConnectionTrait, id: Uuid) -> Result<Steered, DbErr> {
+    steer(db, id, false).await
+}
+
+async fn steer(db: &impl ConnectionTrait, id: Uuid, rest: bool) -> Result<Steered, DbErr> {
+    // children before their parent, in the order of every transaction that locks both
+    let of_children = family(db, id, rest).await?;
+    let Some(job) = locked(db, id).await? else {
+        return Ok(Steered::NotFound);
+    };
+    if job.state.is_done() {
+        return Ok(Steered::Done(job));
+    }
+    let changed = if rest { rest_one(db, &job).await? } else { wake_one(db, &job).await? };
+    if changed && job.children_total > 0 {
+        // children that came between the two looks
+        family(db, id, rest).await?;
+    }
+    let now = job::by_id(db, id).await?.unwrap_or(job);
+    Ok(if changed || of_children { Steered::Accepted(now) } else { Steered::Already(now) })
+}
+
+/// Lets the open children of a job rest.
+pub(super) async fn pause_family(db: &impl ConnectionTrait, parent: Uuid) -> Result<(), DbErr> {
+    family(db, parent, true).await.map(|_| ())
+}
+
+async fn family(db: &impl ConnectionTrait, parent: Uuid, rest: bool) -> Result<bool, DbErr> {
+    let mut changed = false;
+    for child in &open_children(db, parent).await? {
+        changed |= if rest { rest_one(db, child).await? } else { wake_one(db, child).await? };
+    }
+    Ok(changed)
+}
+
+/// A held job is told, and rests when its attempt has stopped; a parent rests with its children.
+async fn rest_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, DbErr> {
+    const UNHELD: &str = "state = 'waiting', waiting_for = 'pause', resume_at = due_at, due_at = NULL, turn = NULL, \
+        epoch = epoch + 1,";
+    const PARENT: &str = "state = 'waiting', waiting_for = 'pause',";
+    let also = match (job.is_unheld(), job.lease_until) {
+        (true, _) => UNHELD,
+        (false, Some(_)) => "",
+        (false, None) => PARENT,
+    };
+    let text = format!(
+        "UPDATE job SET {also} paused_at = {{now}}, version = version + 1 \
+         WHERE id = $1 AND epoch = $2 AND paused_at IS NULL AND completed_at IS NULL AND state <> 'canceling'"
+    );
+    changed(db, job, &text).await
+}
+
+async fn wake_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, DbErr> {
+    let backend = db.get_database_backend();
+    // a retry that is not due yet waits on; where that is past, it is let into the line as any other
+    let unheld = format!(
+        "state = CASE WHEN resume_at > {{now}} AND error_code IS NOT NULL THEN 'waiting' ELSE {READY} END, \
+         waiting_for = CASE WHEN resume_at > {{now}} AND error_code IS NOT NULL THEN 'retry' ELSE {READY_WAITS} END, \
+         due_at = resume_at, resume_at = NULL, turn = NULL, epoch = epoch + 1,"
+    );
+    let also = match (job.is_unheld(), job.lease_until) {
+        (true, _) => unheld.as_str(),
+        (false, Some(_)) => "",
+        (false, None) => "state = 'running', waiting_for = NULL,",
+    };
+    let deadline = clock::sql_plus_elapsed(backend, "deadline_at", "paused_at");
+    let text = format!(
+        "UPDATE job SET {also} deadline_at = {deadline}, paused_at = NULL, version = version + 1 \
+         WHERE id = $1 AND epoch = $2 AND paused_at IS NOT NULL AND completed_at IS NULL"
+    );
+    changed(db, job, &text).await
+}
+
+async fn changed(db: &impl ConnectionTrait, job: &job::Model, text: &str) -> Result<bool, DbErr> {
+    let values = [job.id.into(), job.epoch.into()];
+    let done = db.execute_raw(clock::statement(db.get_database_backend(), text, values)).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn open_children(db: &impl ConnectionTrait, parent: Uuid) -> Result<Vec<job::Model>, DbErr> {
+    let backend = db.get_database_backend();
+    let text =
+        format!("SELECT * FROM job WHERE parent_id = $1 AND completed_at IS NULL ORDER BY id {}", for_update(backend));
+    rows(db, clock::statement(backend, &text, [parent.into()])).await
 }
 
 async fn locked(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<job::Model>, DbErr> {

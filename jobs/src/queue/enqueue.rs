@@ -1,15 +1,17 @@
 //! Putting a job into the queue, in the caller's transaction.
 
 use super::{
+    line,
     outcome::{Reason, end_unheld},
     row,
 };
 use crate::{job::Job, setup::ids};
+use chrono::{DateTime, Utc};
 use keywright_entities::{
     clock, job,
     types::{ActorType, JobState, Trigger},
 };
-use sea_orm::{ConnectionTrait, DbErr, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -38,6 +40,7 @@ pub struct NewJob {
     payload: Json,
     request: Json,
     priority: i32,
+    run_at: Option<DateTime<Utc>>,
     max_attempts: i32,
     timeout_seconds: i32,
     unique_key: Option<String>,
@@ -63,6 +66,7 @@ impl NewJob {
             payload: serde_json::to_value(payload)?,
             request: Json::Object(serde_json::Map::new()),
             priority: 0,
+            run_at: None,
             max_attempts: J::MAX_ATTEMPTS,
             timeout_seconds: i32::try_from(J::TIMEOUT.as_secs()).unwrap_or(i32::MAX),
             unique_key: None,
@@ -81,6 +85,18 @@ impl NewJob {
     /// What the client asked for, without anything secret.
     pub fn request(mut self, request: Json) -> Self {
         self.request = request;
+        self
+    }
+
+    /// -1 low, 0 normal, 1 high: all that is due of a higher one is claimed before any of a lower one.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Not before this instant of the database's clock.
+    pub fn not_before(mut self, instant: Option<DateTime<Utc>>) -> Self {
+        self.run_at = instant;
         self
     }
 
@@ -157,12 +173,18 @@ pub async fn enqueue(db: &impl ConnectionTrait, new: &NewJob) -> Result<Enqueued
 }
 
 /// Where the insert meets an open job with the same key, it changes nothing and returns no row.
-const INSERT: &str = "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
-     unique_key, lock_key, worker_label, subscription_id, parent_id, retry_of, scope_region, scope_kind, \
-     requested_by_type, requested_by_id, requested_by_name, request_id, trigger, \
-     state, waiting_for, created_at, run_at, due_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, {now}, {now}, {now}) \
-     ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING RETURNING *";
+fn insert_sql(backend: DbBackend, of_subscription: bool) -> String {
+    let place = line::place(backend, "$6", of_subscription.then_some("$12"));
+    format!(
+        "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
+         unique_key, lock_key, worker_label, subscription_id, parent_id, retry_of, scope_region, scope_kind, \
+         requested_by_type, requested_by_id, requested_by_name, request_id, trigger, \
+         state, waiting_for, created_at, run_at, due_at, turn) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
+         {{now}}, COALESCE($24, {{now}}), COALESCE($24, {{now}}), CASE WHEN $24 > {{now}} THEN NULL ELSE {place} END) \
+         ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING RETURNING *"
+    )
+}
 
 async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::Model>, DbErr> {
     let (region, scope_kind) = new.scope.clone().unzip();
@@ -171,7 +193,7 @@ async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::M
         Some(_) => ("waiting", Some("worker")),
         None => ("queued", None),
     };
-    let values: [Value; 23] = [
+    let values: [Value; 24] = [
         new.id.into(),
         new.kind.into(),
         new.payload_version.into(),
@@ -195,8 +217,10 @@ async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::M
         new.trigger.as_str().into(),
         state.into(),
         waiting.into(),
+        new.run_at.into(),
     ];
-    row(db, clock::statement(db.get_database_backend(), INSERT, values)).await
+    let backend = db.get_database_backend();
+    row(db, clock::statement(backend, &insert_sql(backend, new.subscription_id.is_some()), values)).await
 }
 
 /// The open job of this kind and unique key.

@@ -4,7 +4,7 @@
 //! provider call, no write. It goes on if the next renewal still hits the row.
 
 use crate::provider::{Pass, Stopped};
-use keywright_entities::job;
+use keywright_entities::{job, types::JobState};
 use sea_orm::Value;
 use serde_json::Value as Json;
 use std::{
@@ -39,6 +39,19 @@ struct View {
     valid_until: Instant,
     lost: bool,
     canceled: bool,
+    paused: bool,
+}
+
+impl View {
+    /// Why the attempt must end, as far as the job's row says so.
+    fn stopped(&self) -> Option<Stopped> {
+        match self {
+            Self { lost: true, .. } => Some(Stopped::LeaseLost),
+            Self { canceled: true, .. } => Some(Stopped::Canceled),
+            Self { paused: true, .. } => Some(Stopped::Paused),
+            _ => None,
+        }
+    }
 }
 
 /// One attempt's hold on its job.
@@ -58,7 +71,7 @@ impl Lease {
         Arc::new(Self {
             held: Held { id: job.id, epoch: job.epoch },
             parent: job.parent_id,
-            view: watch::Sender::new(View { valid_until: asked + length, lost: false, canceled: false }),
+            view: watch::Sender::new(View { valid_until: asked + length, lost: false, canceled: false, paused: false }),
             progress: Mutex::new(None),
             deadline: job.deadline_at.map(|_| asked + left.unwrap_or_default()),
             shutdown,
@@ -80,10 +93,9 @@ impl Lease {
             }
         };
         tokio::select! {
-            seen = view.wait_for(|view| view.lost || view.canceled) => match seen.map(|view| *view) {
-                Ok(View { lost: false, .. }) => Stopped::Canceled,
-                _ => Stopped::LeaseLost,
-            },
+            seen = view.wait_for(|view| view.stopped().is_some()) => {
+                seen.ok().and_then(|view| view.stopped()).unwrap_or(Stopped::LeaseLost)
+            }
             () = self.shutdown.cancelled() => Stopped::Shutdown,
             () = late => Stopped::DeadlineExceeded,
         }
@@ -110,11 +122,9 @@ impl Lease {
     }
 
     fn stop_now(&self) -> Option<Stopped> {
-        let view = *self.view.borrow();
-        if view.lost {
-            Some(Stopped::LeaseLost)
-        } else if view.canceled {
-            Some(Stopped::Canceled)
+        let told = self.view.borrow().stopped();
+        if told.is_some() {
+            told
         } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             Some(Stopped::DeadlineExceeded)
         } else if self.shutdown.is_cancelled() {
@@ -133,8 +143,14 @@ impl Lease {
         self.view.send_modify(|view| view.valid_until = valid_until);
     }
 
-    pub(super) fn cancel(&self) {
-        self.view.send_modify(|view| view.canceled = true);
+    /// What the job's row says that somebody wants of the attempt.
+    pub(super) fn told(&self, job: &job::Model) {
+        let (canceled, paused) = (job.state == JobState::Canceling, job.paused_at.is_some());
+        self.view.send_if_modified(|view| {
+            let changed = (view.canceled, view.paused) != (canceled, paused);
+            (view.canceled, view.paused) = (canceled, paused);
+            changed
+        });
     }
 
     pub(super) fn lose(&self) {

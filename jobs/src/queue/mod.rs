@@ -8,7 +8,8 @@
 //! * [`claim`]: due rows for a worker; lapsed leases back to the queue
 //! * [`lease`]: an attempt's hold on its job; [`renew`]: keeping it, on a thread of its own
 //! * [`outcome`]: how attempts end, and how a parent ends with its last child
-//! * [`control`]: canceling a job
+//! * `line`: the order in which jobs are claimed
+//! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`backend`]: the face that apalis sees
 
@@ -17,6 +18,7 @@ pub mod claim;
 pub mod control;
 pub mod enqueue;
 pub mod lease;
+mod line;
 pub mod outcome;
 pub mod renew;
 pub mod wait;

@@ -1,6 +1,6 @@
 //! How attempts end, and how a parent ends with its last child. Everything here is fenced by the epoch.
 
-use super::{claim::millis, enqueue, lease::Held, row};
+use super::{control, enqueue, lease::Held, line::Back, row};
 use crate::kinds;
 use keywright_entities::{
     clock, job,
@@ -70,14 +70,16 @@ pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) ->
         _ if canceling => end(db, held, JobState::Canceled, None).await,
         Outcome::FannedOut(children) => fan_out(db, held, &children).await,
         Outcome::Retry { reason, after } => {
-            suspend(db, held, JobState::Waiting, Some(WaitingFor::Retry), after, 0, Some(reason)).await
+            let also = "error_code = $4, error_detail = $5, error_permission = $6,";
+            suspend(db, held, WaitingFor::Retry, after, also, reason_values(Some(reason))).await
         }
-        Outcome::Snooze { waiting_for, after } => {
-            suspend(db, held, JobState::Waiting, Some(waiting_for), after, -1, None).await
-        }
-        Outcome::GivenBack => suspend(db, held, JobState::Queued, None, Duration::ZERO, -1, None).await,
+        Outcome::Snooze { waiting_for, after } => suspend(db, held, waiting_for, after, UNCOUNTED, []).await,
+        Outcome::GivenBack => Back::ready(UNCOUNTED).let_go(db, held, []).await,
     }
 }
+
+/// The attempt does not count, and nothing went wrong with it.
+const UNCOUNTED: &str = "attempt = attempt - 1, error_code = NULL, error_detail = NULL, error_permission = NULL,";
 
 async fn state_of(db: &impl ConnectionTrait, held: &Held) -> Result<Option<JobState>, DbErr> {
     let lock = if db.get_database_backend() == sea_orm::DbBackend::Postgres { "FOR UPDATE" } else { "" };
@@ -86,42 +88,25 @@ async fn state_of(db: &impl ConnectionTrait, held: &Held) -> Result<Option<JobSt
     Ok(found.map(|job| job.state))
 }
 
-/// Lets go of the job until a later time; `attempts` is added to the count of attempts.
-async fn suspend(
+/// Lets go of the job until a later time.
+async fn suspend<const N: usize>(
     db: &impl ConnectionTrait,
     held: &Held,
-    state: JobState,
-    waiting_for: Option<WaitingFor>,
+    waiting_for: WaitingFor,
     after: Duration,
-    attempts: i32,
-    reason: Option<Reason>,
+    also: &'static str,
+    more: [Value; N],
 ) -> Result<bool, DbErr> {
-    let backend = db.get_database_backend();
-    let text = format!(
-        "UPDATE job SET state = $3, waiting_for = $4, due_at = {}, lease_until = NULL, worker_id = NULL, \
-         epoch = epoch + 1, attempt = attempt + $5, error_code = $6, error_detail = $7, error_permission = $8, \
-         version = version + 1 WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *",
-        clock::sql(backend, millis(after))
-    );
-    let [id, epoch] = held.fence();
-    let [code, detail, permission] = reason_values(reason);
-    let values = [
-        id,
-        epoch,
-        state.as_str().into(),
-        waiting_for.map(WaitingFor::as_str).into(),
-        attempts.into(),
-        code,
-        detail,
-        permission,
-    ];
-    Ok(row(db, clock::statement(backend, &text, values)).await?.is_some())
+    let values = std::iter::once(Value::from(waiting_for.as_str())).chain(more);
+    Back { state: "'waiting'", waiting_for: "$3", after, also }.let_go(db, held, values).await
 }
 
 /// Gives the job its children and lets go of it; it stays `running` until the last of them ends.
 async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::NewJob]) -> Result<bool, DbErr> {
-    const PARK: &str = "UPDATE job SET lease_until = NULL, worker_id = NULL, epoch = epoch + 1, error_code = NULL, \
-        error_detail = NULL, error_permission = NULL, children_total = $3, children_open = $3, version = version + 1 \
+    const PARK: &str = "UPDATE job SET state = CASE WHEN paused_at IS NULL THEN 'running' ELSE 'waiting' END, \
+        waiting_for = CASE WHEN paused_at IS NULL THEN NULL ELSE 'pause' END, lease_until = NULL, worker_id = NULL, turn = NULL, epoch = epoch + 1, \
+        error_code = NULL, error_detail = NULL, error_permission = NULL, \
+        children_total = $3, children_open = $3, version = version + 1 \
         WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *";
     let [id, epoch] = held.fence();
     let count = i32::try_from(children.len()).unwrap_or(i32::MAX);
@@ -134,6 +119,8 @@ async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::Ne
     }
     if children.is_empty() {
         finish_parent(db, parent).await?;
+    } else if parent.paused_at.is_some() {
+        control::pause_family(db, parent.id).await?;
     }
     Ok(true)
 }
@@ -164,7 +151,7 @@ pub async fn end_unheld(
     state: JobState,
     reason: Option<Reason>,
 ) -> Result<bool, DbErr> {
-    let guard = "epoch = $2 AND lease_until IS NULL AND due_at IS NOT NULL";
+    let guard = "epoch = $2 AND lease_until IS NULL AND (due_at IS NOT NULL OR resume_at IS NOT NULL)";
     end_where(db, guard, [job.id.into(), job.epoch.into()], state, reason).await
 }
 
@@ -176,7 +163,8 @@ async fn end_where(
     reason: Option<Reason>,
 ) -> Result<bool, DbErr> {
     let text = format!(
-        "UPDATE job SET state = $3, waiting_for = NULL, due_at = NULL, lease_until = NULL, completed_at = {{now}}, \
+        "UPDATE job SET state = $3, waiting_for = NULL, due_at = NULL, turn = NULL, lease_until = NULL, paused_at = NULL, \
+         resume_at = NULL, completed_at = {{now}}, \
          epoch = epoch + 1, error_code = $4, error_detail = $5, error_permission = $6, version = version + 1 \
          WHERE id = $1 AND {guard} RETURNING *"
     );

@@ -9,7 +9,7 @@ use super::{
     lease::{Lease, lock},
 };
 use crate::setup::database::Database;
-use keywright_entities::{clock, job, types::JobState};
+use keywright_entities::{clock, job};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
 use std::{
     collections::{HashMap, HashSet},
@@ -64,7 +64,7 @@ impl Renewer {
         lock(&self.leases).remove(held);
     }
 
-    /// Something changed in the job table: look for cancellations soon.
+    /// Something changed in the job table: look what people want of the jobs, soon.
     pub fn news(&self) {
         self.news.notify_one();
     }
@@ -131,7 +131,7 @@ impl Renewer {
                     next = if self.renew(database).await? { now + self.length / 4 } else { now };
                     (beat.0)(database.clone()).await?;
                 } else if heard {
-                    self.look_for_cancels(database).await?;
+                    self.listen(database).await?;
                 }
                 if progress_at <= now {
                     self.write_progress(database).await?;
@@ -190,16 +190,14 @@ impl Renewer {
                     continue;
                 };
                 lease.renewed(asked + self.length);
-                if row.state == JobState::Canceling {
-                    lease.cancel();
-                }
+                lease.told(row);
             }
             complete &= !self.hear(database, &missed).await?;
         }
         Ok(complete)
     }
 
-    async fn look_for_cancels(&self, database: &Database) -> Result<(), DbErr> {
+    async fn listen(&self, database: &Database) -> Result<(), DbErr> {
         for leases in self.all().chunks(500) {
             self.hear(database, leases).await?;
         }
@@ -214,15 +212,14 @@ impl Renewer {
         let (mine, values) = fenced(leases);
         let text = format!("SELECT * FROM job WHERE {mine}");
         let rows = super::rows(database.reader(), clock::statement(database.backend(), &text, values)).await?;
-        let states: HashMap<Uuid, JobState> = rows.iter().map(|row| (row.id, row.state)).collect();
+        let rows: HashMap<Uuid, job::Model> = rows.into_iter().map(|row| (row.id, row)).collect();
         for lease in leases {
-            match states.get(&lease.held.id) {
-                Some(JobState::Canceling) => lease.cancel(),
-                Some(_) => {}
+            match rows.get(&lease.held.id) {
+                Some(row) => lease.told(row),
                 None => lease.lose(),
             }
         }
-        Ok(!states.is_empty())
+        Ok(!rows.is_empty())
     }
 
     /// Clients see the progress of children in their parent, so its version moves with theirs.

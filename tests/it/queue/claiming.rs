@@ -36,7 +36,7 @@ async fn urgent_jobs_come_first_then_those_due_longest(test: TestDatabase) {
     for (priority, age) in [(-1, 9_000), (0, 1_000), (0, 5_000), (1, 2_000), (1, 3_000)] {
         let job = put(db, probe()).await;
         let due = clock::sql(db.backend(), -age);
-        change(db, job.id, &format!("priority = {priority}, due_at = {due}")).await;
+        change(db, job.id, &format!("priority = {priority}, turn = 0, due_at = {due}")).await;
         ids.push(job.id);
     }
     let expected = [ids[4], ids[3], ids[2], ids[1], ids[0]];
@@ -48,7 +48,7 @@ async fn urgent_jobs_come_first_then_those_due_longest(test: TestDatabase) {
 async fn what_is_not_due_is_left_alone(test: TestDatabase) {
     let db = &test.database;
     let later = put(db, probe()).await;
-    change(db, later.id, &format!("due_at = {}", clock::sql(db.backend(), 60_000))).await;
+    change(db, later.id, &format!("turn = NULL, due_at = {}", clock::sql(db.backend(), 60_000))).await;
     assert_eq!(take(db, 10).await, []);
     make_due(db, later.id).await;
     assert_eq!(take_one(db).await.id, later.id);

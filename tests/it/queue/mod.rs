@@ -6,6 +6,8 @@ mod enqueueing;
 mod family;
 mod fence;
 mod model;
+mod pausing;
+mod turns;
 
 use keywright_entities::types::JobState;
 use keywright_entities::{audit_outbox, clock, job, types::Trigger};

@@ -35,6 +35,11 @@ enum Step {
     /// The holder is lost, and a worker that looks for jobs takes the job over.
     TakeOver(usize),
     Cancel(usize),
+    Pause(usize),
+    Resume(usize),
+    /// Of the parent, and so of all.
+    PauseAll,
+    ResumeAll,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,6 +74,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Rescue),
         3 => (0..3_usize).prop_map(Step::TakeOver),
         1 => (0..3_usize).prop_map(Step::Cancel),
+        2 => (0..3_usize).prop_map(Step::Pause),
+        2 => (0..3_usize).prop_map(Step::Resume),
+        1 => Just(Step::PauseAll),
+        1 => Just(Step::ResumeAll),
     ]
 }
 
@@ -81,6 +90,7 @@ struct Model {
     attempt: i32,
     rescues: i32,
     lapsed: bool,
+    paused: bool,
     /// Every claim there ever was, as its worker knows it.
     claims: Vec<job::Model>,
     seen_version: i64,
@@ -91,8 +101,13 @@ impl Model {
         matches!(self.state, JobState::Running | JobState::Canceling)
     }
 
+    /// Ready, waiting or at rest. Bound to a worker as they are here, ready ones wait too.
+    fn is_unheld(&self) -> bool {
+        self.state == JobState::Waiting
+    }
+
     fn is_due(&self) -> bool {
-        matches!(self.state, JobState::Queued | JobState::Waiting)
+        self.is_unheld() && !self.paused
     }
 
     fn holds(&self, claim: &job::Model) -> bool {
@@ -101,6 +116,7 @@ impl Model {
 
     fn moves(&mut self, state: JobState, attempts: i32) {
         (self.state, self.lapsed) = (state, false);
+        self.paused &= !state.is_done();
         self.epoch += 1;
         self.attempt += attempts;
     }
@@ -113,7 +129,7 @@ impl Model {
             _ if canceling => self.moves(JobState::Canceled, 0),
             End::Retry => self.moves(JobState::Waiting, 0),
             End::Snooze => self.moves(JobState::Waiting, -1),
-            End::GiveBack => self.moves(JobState::Queued, -1),
+            End::GiveBack => self.moves(JobState::Waiting, -1),
         }
     }
 
@@ -122,15 +138,30 @@ impl Model {
         match self.state {
             JobState::Canceling => self.moves(JobState::Canceled, 0),
             _ if self.rescues == 3 => self.moves(JobState::Failed, 0),
-            _ => self.moves(JobState::Queued, -1),
+            _ => self.moves(JobState::Waiting, -1),
         }
     }
 
     fn cancel(&mut self) {
-        if self.is_due() {
+        if self.is_unheld() {
             self.moves(JobState::Canceled, 0);
         } else if self.is_held() {
-            self.state = JobState::Canceling;
+            (self.state, self.paused) = (JobState::Canceling, false);
+        }
+    }
+
+    fn pause(&mut self) {
+        if self.paused || self.state.is_done() || self.state == JobState::Canceling {
+            return;
+        }
+        self.paused = true;
+        self.epoch += i64::from(self.is_unheld());
+    }
+
+    fn resume(&mut self) {
+        if self.paused {
+            self.paused = false;
+            self.epoch += i64::from(self.is_unheld());
         }
     }
 }
@@ -160,6 +191,7 @@ impl Case<'_> {
                 attempt: 0,
                 rescues: 0,
                 lapsed: false,
+                paused: false,
                 claims: Vec::new(),
                 seen_version: job.version,
             })
@@ -204,8 +236,31 @@ impl Case<'_> {
                 write.commit().await.unwrap();
                 model.cancel();
             }
+            Step::Pause(job) => {
+                self.steer(self.jobs[job % count].id, true).await;
+                self.jobs[job % count].pause();
+            }
+            Step::Resume(job) => {
+                self.steer(self.jobs[job % count].id, false).await;
+                self.jobs[job % count].resume();
+            }
+            Step::PauseAll => {
+                self.steer(self.parent, true).await;
+                self.jobs.iter_mut().for_each(Model::pause);
+            }
+            Step::ResumeAll => {
+                self.steer(self.parent, false).await;
+                self.jobs.iter_mut().for_each(Model::resume);
+            }
         }
         self.check().await
+    }
+
+    async fn steer(&self, job: Uuid, rest: bool) {
+        let write = self.db.begin().await.unwrap();
+        let steered = if rest { control::pause(&*write, job).await } else { control::resume(&*write, job).await };
+        steered.unwrap();
+        write.commit().await.unwrap();
     }
 
     async fn lapse(&mut self, job: usize) {
@@ -241,6 +296,9 @@ impl Case<'_> {
             prop_assert_eq!((row.epoch, row.attempt, row.rescues), (model.epoch, model.attempt, model.rescues));
             prop_assert_eq!(row.lease_until.is_some(), model.is_held());
             prop_assert_eq!(row.due_at.is_some(), model.is_due());
+            prop_assert_eq!(row.paused_at.is_some(), model.paused);
+            prop_assert_eq!(row.resume_at.is_some(), model.is_unheld() && model.paused);
+            prop_assert_eq!(row.waiting_for == Some(WaitingFor::Pause), model.is_unheld() && model.paused);
             prop_assert_eq!(row.completed_at.is_some(), model.state.is_done());
             prop_assert!(row.version >= model.seen_version);
             model.seen_version = row.version;

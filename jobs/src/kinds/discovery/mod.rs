@@ -2,6 +2,7 @@
 
 pub mod publish;
 pub mod request;
+pub mod retry;
 pub mod scan;
 pub mod scope;
 

@@ -6,14 +6,15 @@ use crate::{
     queue::{self, Enqueued, NewJob, Requester},
     setup::database::Database,
 };
+use chrono::{DateTime, SecondsFormat, Utc};
 use keywright_entities::{
     job, scan,
     scope::Scope,
     subscription,
     types::{ScanMode, Trigger},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, QueryFilter, QueryOrder};
-use serde_json::json;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, QueryFilter, QueryOrder};
+use serde_json::{Value as Json, json};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -35,6 +36,10 @@ pub struct ScanRequest {
     /// All enabled ones when not given.
     pub subscriptions: Option<Vec<Uuid>>,
     pub on_conflict: OnConflict,
+    /// -1 low, 0 normal, 1 high.
+    pub priority: i32,
+    /// Not before this instant.
+    pub run_at: Option<DateTime<Utc>>,
 }
 
 /// Why a scan was not begun.
@@ -60,52 +65,81 @@ pub async fn scan(
 ) -> Result<Enqueued, ScanRefused> {
     let write = database.begin().await?;
     let subscriptions = chosen(&*write, visible, request.subscriptions.as_deref()).await?;
-    let mut wanted = request.subscriptions.clone();
-    if let Some(ids) = &mut wanted {
-        ids.sort_unstable();
-        ids.dedup();
-    }
-    let body = json!({"mode": request.mode, "subscriptions": wanted});
-    let payload = Scan { mode: request.mode, subscriptions: subscriptions.clone() };
-    let actor = Actor { actor_type: requester.actor, id: requester.id.clone(), name: requester.name.clone() };
-    let request_id = requester.request_id.clone().unwrap_or_default();
-    let mut new = NewJob::new(&payload, requester, Trigger::Api)
+    let body = canonical(&request);
+    let payload = Scan { mode: request.mode, subscriptions, only: None };
+    let mut new = NewJob::new(&payload, requester.clone(), Trigger::Api)
         .map_err(|error| DbErr::Json(error.to_string()))?
+        .priority(request.priority)
+        .not_before(request.run_at)
         .request(body.clone());
     if request.on_conflict != OnConflict::Queue {
         new = new.unique(body.to_string());
     }
-    let enqueued = queue::enqueue(&*write, &new).await?;
-    let job = match enqueued {
-        Enqueued::New(job) => job,
-        Enqueued::Open(job) if request.on_conflict == OnConflict::Reject => {
-            return Err(ScanRefused::UnderWay(Box::new(job)));
+    let enqueued = begin(&*write, &new, &payload, requester).await?;
+    match enqueued {
+        Enqueued::Open(job) if request.on_conflict == OnConflict::Reject => Err(ScanRefused::UnderWay(Box::new(job))),
+        Enqueued::Open(job) => Ok(Enqueued::Open(job)),
+        new => {
+            write.commit().await?;
+            Ok(new)
         }
+    }
+}
+
+/// What makes two requests the same: all that was asked for but `onConflict`.
+fn canonical(request: &ScanRequest) -> Json {
+    let mut subscriptions = request.subscriptions.clone();
+    if let Some(ids) = &mut subscriptions {
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    let mut body = json!({"mode": request.mode, "subscriptions": subscriptions});
+    if let Some(fields) = body.as_object_mut() {
+        if request.priority != 0 {
+            fields.insert("priority".to_owned(), if request.priority > 0 { "high" } else { "low" }.into());
+        }
+        if let Some(instant) = request.run_at {
+            fields.insert("runAt".to_owned(), instant.to_rfc3339_opts(SecondsFormat::AutoSi, false).into());
+        }
+    }
+    body
+}
+
+/// Writes the job and, when it is a new one, the row of its scan and the audit event.
+pub(super) async fn begin(
+    db: &impl ConnectionTrait,
+    new: &NewJob,
+    payload: &Scan,
+    requester: Requester,
+) -> Result<Enqueued, DbErr> {
+    let job = match queue::enqueue(db, new).await? {
+        Enqueued::New(job) => job,
         open => return Ok(open),
     };
     scan::ActiveModel {
         id: Set(job.id),
-        mode: Set(request.mode),
-        subscriptions: Set(json!(subscriptions)),
+        mode: Set(payload.mode),
+        subscriptions: Set(json!(payload.subscriptions)),
         created_at: Set(job.created_at),
     }
-    .insert(&*write)
+    .insert(db)
     .await?;
+    let actor = Actor { actor_type: requester.actor, id: requester.id, name: requester.name };
     Event::new(EventType::ScanRequested, actor, "scan")
         .subject(job.id)
         .job(job.id)
-        .request(request_id)
-        .detail("mode", request.mode.as_str())
-        .detail("subscriptions", json!(subscriptions))
-        .write(&*write)
+        .request(requester.request_id.unwrap_or_default())
+        .detail("mode", payload.mode.as_str())
+        .detail("subscriptions", json!(payload.subscriptions))
+        .detail("retryOf", job.retry_of.map(|id| id.to_string()))
+        .write(db)
         .await?;
-    write.commit().await?;
     Ok(Enqueued::New(job))
 }
 
 /// The enabled ones among those asked for.
-async fn chosen(
-    db: &impl sea_orm::ConnectionTrait,
+pub(super) async fn chosen(
+    db: &impl ConnectionTrait,
     visible: &Scope,
     wanted: Option<&[Uuid]>,
 ) -> Result<Vec<Uuid>, ScanRefused> {

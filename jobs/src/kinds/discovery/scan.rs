@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
+/// In place of a region or kind: whichever there are.
+const ANY: &str = "*";
 /// How many subscriptions are asked for their scopes at once.
 const PARALLEL: usize = 8;
 
@@ -25,6 +27,16 @@ const PARALLEL: usize = 8;
 pub struct Scan {
     pub mode: ScanMode,
     pub subscriptions: Vec<Uuid>,
+    /// Only these scopes, of those that there are; a region or kind `*` stands for all of the subscription's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<Only>>,
+}
+
+/// One scope of one subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Only {
+    pub subscription: Uuid,
+    pub scope: ScopeId,
 }
 
 impl Job for Scan {
@@ -48,7 +60,8 @@ impl Scan {
         match scopes(context, &subscription).await {
             Ok(scopes) => {
                 mark_stale(context, id, scopes.clone()).await?;
-                scopes.into_iter().map(|scope| self.child(context, &subscription, scope, None)).collect()
+                let wanted = scopes.into_iter().filter(|scope| self.wants(id, scope));
+                wanted.map(|scope| self.child(context, &subscription, scope, None)).collect()
             }
             Err(ProviderError::Stopped(stopped)) => Err(stopped.into()),
             Err(error) => match JobError::from(error) {
@@ -67,6 +80,17 @@ impl Scan {
         }
     }
 
+    fn wants(&self, subscription: Uuid, scope: &ScopeId) -> bool {
+        let all = |word: &str, of: &str| word == ANY || word == of;
+        self.only.as_ref().is_none_or(|only| {
+            only.iter().any(|one| {
+                one.subscription == subscription
+                    && all(&one.scope.region, &scope.region)
+                    && all(&one.scope.kind, &scope.kind)
+            })
+        })
+    }
+
     /// A subscription that does not even tell its scopes is one failed scope, so that it is seen and counted.
     fn unreadable(
         &self,
@@ -74,7 +98,7 @@ impl Scan {
         subscription: &subscription::Model,
         reason: Reason,
     ) -> Result<Vec<NewJob>, JobError> {
-        let scope = ScopeId { region: "*".to_owned(), kind: "*".to_owned() };
+        let scope = ScopeId { region: ANY.to_owned(), kind: ANY.to_owned() };
         Ok(vec![self.child(context, subscription, scope, Some(reason))?])
     }
 
@@ -95,6 +119,7 @@ impl Scan {
             .child_of(context.job.id)
             .of_subscription(subscription.id)
             .scope(scope.region, scope.kind)
+            .priority(context.job.priority)
             .lock(lock)
             .on_workers(label);
         Ok(match failed {

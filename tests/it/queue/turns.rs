@@ -1,0 +1,111 @@
+//! Subscriptions take turns, and jobs that are due later wait beside the line.
+
+use super::*;
+use keywright_entities::types::WaitingFor;
+use keywright_tests::{database::TestDatabase, on_both_databases};
+
+on_both_databases!(
+    a_crowd_does_not_hold_up_another_subscription,
+    turns_are_taken_while_jobs_run_and_end,
+    a_higher_priority_goes_before_every_turn,
+    those_that_become_due_together_take_turns_too,
+    a_job_for_later_is_left_alone_until_then,
+);
+
+fn of(subscription: Uuid) -> NewJob {
+    probe().of_subscription(subscription)
+}
+
+async fn crowd(db: &Database, subscription: Uuid, count: usize) {
+    let write = db.begin().await.unwrap();
+    for _ in 0..count {
+        put_into(&*write, &of(subscription)).await.unwrap();
+    }
+    write.commit().await.unwrap();
+}
+
+async fn a_crowd_does_not_hold_up_another_subscription(test: TestDatabase) {
+    let db = &test.database;
+    let (crowded, other) = (ids::new(), ids::new());
+    crowd(db, crowded, 300).await;
+    for _ in 0..20 {
+        let job = take_one_of(db).await;
+        assert_eq!(job.subscription_id, Some(crowded));
+    }
+    let wanted = put(db, of(other)).await.id;
+    let lone = put(db, probe()).await.id;
+    let next: Vec<Uuid> = take(db, 3).await.iter().map(|job| job.id).collect();
+    assert!(next.contains(&wanted) && next.contains(&lone), "one slot later at most");
+}
+
+async fn take_one_of(db: &Database) -> job::Model {
+    take(db, 1).await.remove(0)
+}
+
+async fn turns_are_taken_while_jobs_run_and_end(test: TestDatabase) {
+    let db = &test.database;
+    let (one, two) = (ids::new(), ids::new());
+    crowd(db, one, 40).await;
+    for _ in 0..10 {
+        assert!(finish(db, &held(&take_one_of(db).await), success()).await);
+    }
+    crowd(db, two, 40).await;
+    let mut taken = Vec::new();
+    for _ in 0..20 {
+        let job = take_one_of(db).await;
+        taken.push(job.subscription_id);
+        assert!(finish(db, &held(&job), success()).await);
+    }
+    let of_two = taken.iter().filter(|id| **id == Some(two)).count();
+    assert!((9..=11).contains(&of_two), "{of_two} of 20");
+}
+
+async fn a_higher_priority_goes_before_every_turn(test: TestDatabase) {
+    let db = &test.database;
+    let (one, two) = (ids::new(), ids::new());
+    crowd(db, one, 5).await;
+    let low = put(db, of(two).priority(-1)).await.id;
+    let high = [put(db, of(one).priority(1)).await.id, put(db, of(one).priority(1)).await.id];
+    // in one batch the rows come in no order; one at a time in the line's
+    for _ in 0..2 {
+        assert!(high.contains(&take_one_of(db).await.id));
+    }
+    for _ in 0..5 {
+        assert_eq!(take_one_of(db).await.priority, 0);
+    }
+    assert_eq!(take_one_of(db).await.id, low);
+}
+
+async fn those_that_become_due_together_take_turns_too(test: TestDatabase) {
+    let db = &test.database;
+    let (crowded, other) = (ids::new(), ids::new());
+    let soon = clock::now(db.reader()).await.unwrap() + chrono::Duration::minutes(5);
+    let write = db.begin().await.unwrap();
+    for _ in 0..50 {
+        put_into(&*write, &of(crowded).not_before(Some(soon))).await.unwrap();
+    }
+    write.commit().await.unwrap();
+    assert_eq!(take(db, 5).await, []);
+    let due = clock::sql(db.backend(), -1000);
+    let text = format!("UPDATE job SET due_at = {due}");
+    db.reader().execute_raw(clock::statement(db.backend(), &text, [])).await.unwrap();
+    assert_eq!(take_one_of(db).await.subscription_id, Some(crowded));
+    let wanted = put(db, of(other)).await.id;
+    assert!(take(db, 2).await.iter().any(|job| job.id == wanted), "one slot later at most");
+    assert_eq!(take(db, 100).await.len(), 48, "none is left out");
+}
+
+async fn a_job_for_later_is_left_alone_until_then(test: TestDatabase) {
+    let db = &test.database;
+    let later = clock::now(db.reader()).await.unwrap() + chrono::Duration::hours(1);
+    let job = put(db, probe().not_before(Some(later))).await;
+    assert_eq!((job.state, job.waiting_for, job.run_at, job.turn), (JobState::Queued, None, later, None));
+    let label = put(db, probe().on_workers(Some("here".to_owned()))).await;
+    assert_eq!((label.state, label.waiting_for), (JobState::Waiting, Some(WaitingFor::Worker)));
+    assert_eq!(take(db, 10).await, []);
+    make_due(db, job.id).await;
+    assert_eq!(take_one(db).await.id, job.id);
+    let past = clock::now(db.reader()).await.unwrap() - chrono::Duration::hours(1);
+    let job = put(db, probe().not_before(Some(past))).await;
+    assert_eq!(take_one(db).await.id, job.id, "what was for earlier is for now");
+}
