@@ -9,7 +9,7 @@ use crate::{
     routes::{
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
-        jobs::JobsApi,
+        jobs::{JobsApi, control::JobControlApi},
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -53,7 +53,8 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         SubscriptionsApi { database: database.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
-        JobsApi { database, waiters },
+        JobsApi { database: database.clone(), waiters: waiters.clone() },
+        JobControlApi { database, waiters },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),

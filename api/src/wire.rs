@@ -99,6 +99,16 @@ pub enum Priority {
     High,
 }
 
+impl From<Priority> for i32 {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => -1,
+            Priority::Normal => 0,
+            Priority::High => 1,
+        }
+    }
+}
+
 impl From<i32> for Priority {
     fn from(rank: i32) -> Self {
         match rank {

@@ -1,6 +1,9 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
-use crate::{app::TestApp, database::TestDatabase};
+use crate::{
+    app::{TestApp, eventually},
+    database::TestDatabase,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_api::{
     auth::{Identity, bootstrap},
@@ -133,6 +136,19 @@ impl Api {
         let job = self.viewer().get(&format!("/api/jobs/{id}?wait=60")).await.ok(200);
         assert_eq!(job["done"], true, "the job has not ended: {job}");
         job
+    }
+
+    /// Returns when the worker that holds the job's first part has heard what people want of it: leases are renewed while a call
+    /// is under way.
+    pub async fn heard(&self, id: &str) {
+        let beat = async || {
+            let parts = self.viewer().get(&format!("/api/jobs?parentId={id}")).await.ok(200);
+            parts["data"][0]["heartbeatAt"].as_str().map(str::to_owned)
+        };
+        for _ in 0..2 {
+            let before = beat().await;
+            eventually("the lease is renewed", async || (beat().await != before).then_some(())).await;
+        }
     }
 
     /// Every row of a list, walked by cursor in pages of `limit`. `path` has a query.

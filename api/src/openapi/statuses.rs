@@ -16,6 +16,9 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("deleteSubscription", &[409]),
     ("startScan", &[409]),
     ("cancelJob", &[409]),
+    ("pauseJob", &[409]),
+    ("resumeJob", &[409]),
+    ("retryJob", &[409]),
 ];
 
 pub(super) fn document_refusals(document: &mut Value, options: Options) {

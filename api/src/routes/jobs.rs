@@ -1,25 +1,22 @@
-//! Jobs: the one way that long work is done. Poll, wait, look into the scopes, cancel.
+//! Jobs: the one way that long work is done. Poll, wait, look into the scopes; `control` has what people ask of them.
 
+pub mod control;
 pub mod view;
 
 pub use view::{JobView, ScopeView};
 
 use super::Tag;
 use crate::{
-    answer::{Accepted, Found, UnderWay, any_match, etag},
-    auth::{Caller, Permission, perm},
-    error::{ApiError, Code},
+    answer::{Accepted, Found, any_match, etag},
+    auth::{Caller, perm},
+    error::ApiError,
     page::{ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::JobState,
 };
 use keywright_entities::{job, scope::Scope, types};
 use keywright_jobs::{
-    audit::{Event, EventType},
-    queue::{
-        control::{self, Canceled},
-        wait::{Until, Waiters},
-    },
+    queue::wait::{Until, Waiters},
     setup::database::Database,
 };
 use poem_openapi::{
@@ -178,38 +175,11 @@ impl JobsApi {
         }
         Ok(Json(list.fetch(select, &SCOPES, self.database.reader()).await?.into_page(ScopeView::from)))
     }
-
-    /// Cancel a job
-    ///
-    /// At once when it is queued, after the provider call that is under way otherwise. What was found is kept.
-    #[oai(path = "/api/jobs/:id/cancel", method = "post", operation_id = "cancelJob")]
-    async fn cancel(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
-        let job = self.find(&caller.visible(), id.0).await?;
-        if !caller.is_actor(job.requested_by_type, job.requested_by_id.as_deref()) {
-            caller.require(Permission::JobsControl)?;
-        }
-        let write = self.database.begin().await?;
-        let job = match control::cancel(&*write, job.id).await? {
-            Canceled::NotFound => return Err(ApiError::not_found("job")),
-            Canceled::Done(job) => return Err(done(&job)),
-            Canceled::Already(job) => return Ok(UnderWay::job(location(job.id), self.view(job).await?)),
-            Canceled::Accepted(job) => job,
-        };
-        Event::new(EventType::JobCanceled, caller.actor(), "job")
-            .subject(job.id)
-            .job(job.id)
-            .request(crate::context::request_id())
-            .write(&*write)
-            .await?;
-        write.commit().await?;
-        Ok(UnderWay::job(location(job.id), self.view(job).await?))
-    }
 }
 
 impl JobsApi {
     async fn find(&self, visible_to: &Scope, id: Uuid) -> Result<job::Model, ApiError> {
-        let found = visible(visible_to).filter(job::Column::Id.eq(id)).one(self.database.reader()).await?;
-        found.ok_or_else(|| ApiError::not_found("job"))
+        find(&self.database, visible_to, id).await
     }
 
     async fn view(&self, job: job::Model) -> Result<JobView, ApiError> {
@@ -255,8 +225,10 @@ fn preferred_wait(prefer: &str) -> Option<u32> {
     })
 }
 
-fn done(job: &job::Model) -> ApiError {
-    ApiError::new(Code::JobDone, format!("The job has ended already: it is {}.", job.state)).with_job_id(job.id)
+/// The job of this id, if the caller may see it.
+async fn find(database: &Database, visible_to: &Scope, id: Uuid) -> Result<job::Model, ApiError> {
+    let found = visible(visible_to).filter(job::Column::Id.eq(id)).one(database.reader()).await?;
+    found.ok_or_else(|| ApiError::not_found("job"))
 }
 
 /// Jobs of several subscriptions are seen by those who may see them all.

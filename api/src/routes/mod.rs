@@ -34,6 +34,7 @@ pub type Api = (
     discovery::ScansApi,
     discovery::AssetsApi,
     jobs::JobsApi,
+    jobs::control::JobControlApi,
 );
 
 /// The sections of the document.

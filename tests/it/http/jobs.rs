@@ -229,14 +229,7 @@ async fn a_running_job_is_canceled_after_its_call_and_keeps_what_it_found(databa
     assert_eq!((&canceling["state"], &canceling["done"]), (&json!("canceling"), &json!(false)));
     assert_eq!(cancel(&api, "operator", &id).await.under_way().id(), id);
     // the worker hears of it when it renews its lease, while the call is still under way
-    let heard = async || {
-        let parts = api.viewer().get(&format!("/api/jobs?parentId={id}")).await.ok(200);
-        parts["data"][0]["heartbeatAt"].as_str().map(str::to_owned)
-    };
-    for _ in 0..2 {
-        let before = heard().await;
-        eventually("the lease is renewed", async || (heard().await != before).then_some(())).await;
-    }
+    api.heard(&id).await;
     hold.release();
     let done = api.ended(&id).await;
     assert_eq!((&done["state"], &done["counts"]["removed"]), (&json!("canceled"), &json!(0)), "{done}");

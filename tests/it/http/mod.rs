@@ -1,6 +1,7 @@
 //! The facade as its clients meet it, on each database.
 
 mod assets;
+mod control;
 mod document;
 mod jobs;
 mod oddities;

@@ -70,7 +70,10 @@ fn table() -> Vec<Row> {
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("listJobScopes", get, "/api/jobs/{id}/scopes", None, EVERYBODY, "jobs:read"),
         // of somebody else's job more is asked: see the tests of jobs
-        Row("cancelJob", post, "/api/jobs/{id}/cancel", None, EVERYBODY, "jobs:read"),
+        Row("cancelJob", post.clone(), "/api/jobs/{id}/cancel", None, EVERYBODY, "jobs:read"),
+        Row("pauseJob", post.clone(), "/api/jobs/{id}/pause", None, EVERYBODY, "jobs:read"),
+        Row("resumeJob", post.clone(), "/api/jobs/{id}/resume", None, EVERYBODY, "jobs:read"),
+        Row("retryJob", post, "/api/jobs/{id}/retry", Some(json!({"scope": "all"})), EVERYBODY, "jobs:read"),
     ]
 }
 

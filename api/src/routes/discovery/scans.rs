@@ -6,24 +6,25 @@ use super::assets::{AssetView, view_of_version};
 use crate::{
     answer::{Accepted, Current},
     auth::{Caller, perm},
-    context,
     error::{ApiError, Code, FieldError},
     page::{ListParams, Page, Slice, SortKey, Sorting},
     routes::{
         Tag,
         jobs::{
             self, JobView,
+            control::requester,
             view::{self, Counts, Scopes},
         },
     },
     timestamp::Timestamp,
-    wire::{Change, JobState, ScanMode},
+    wire::{Change, JobState, Priority, ScanMode},
 };
+use chrono::Duration;
 use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope};
 use keywright_jobs::{
     domain::inventory::Thresholds,
     kinds::discovery::request::{self, OnConflict, ScanRefused, ScanRequest},
-    queue::{Enqueued, Requester, wait::Waiters},
+    queue::{Enqueued, wait::Waiters},
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
@@ -38,6 +39,8 @@ use uuid::Uuid;
 
 /// Warnings shown with a scan; `counts.warnings` tells how many there are.
 const SHOWN_WARNINGS: u64 = 1000;
+
+const LATEST_START: Duration = Duration::days(366);
 
 /// Scans.
 pub struct ScansApi {
@@ -70,6 +73,10 @@ pub struct StartScan {
     pub subscriptions: Option<Vec<Uuid>>,
     /// Default `join`.
     pub on_conflict: Option<Conflict>,
+    /// All that is due of a higher priority begins before any of a lower one. Default `normal`.
+    pub priority: Option<Priority>,
+    /// Not before this instant, at most a year from now. Default: now.
+    pub run_at: Option<Timestamp>,
 }
 
 impl poem_openapi::types::Example for StartScan {
@@ -160,6 +167,9 @@ impl ScansApi {
         if mode == ScanMode::Delta {
             return Err(ApiError::invalid("/mode", "unsupported", "This version scans full or force, not delta."));
         }
+        if body.0.run_at.is_some_and(|at| at.0 > self.clock.now() + LATEST_START) {
+            return Err(ApiError::invalid("/runAt", "range", "A scan begins at most a year from now."));
+        }
         let request = ScanRequest {
             mode: mode.into(),
             subscriptions: body.0.subscriptions,
@@ -168,15 +178,10 @@ impl ScansApi {
                 Conflict::Queue => OnConflict::Queue,
                 Conflict::Reject => OnConflict::Reject,
             },
+            priority: body.0.priority.unwrap_or(Priority::Normal).into(),
+            run_at: body.0.run_at.map(|at| at.0),
         };
-        let actor = caller.actor();
-        let requester = Requester {
-            actor: actor.actor_type,
-            id: actor.id,
-            name: actor.name,
-            request_id: Some(context::request_id()).filter(|id| !id.is_empty()),
-        };
-        let begun = request::scan(&self.database, &caller.visible(), requester, request).await;
+        let begun = request::scan(&self.database, &caller.visible(), requester(&caller), request).await;
         let (job, joined) = match begun.map_err(refused)? {
             Enqueued::New(job) => (job, false),
             Enqueued::Open(job) => (job, true),

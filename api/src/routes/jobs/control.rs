@@ -1,0 +1,201 @@
+//! What people ask of a job: that it ends, rests, goes on, or is done again.
+
+use super::{JobView, accepted, find, location};
+use crate::{
+    answer::{Accepted, UnderWay},
+    auth::{Caller, Permission, perm},
+    context,
+    error::{ApiError, Code},
+    routes::Tag,
+};
+use keywright_entities::job;
+use keywright_jobs::{
+    audit::{Event, EventType},
+    kinds::{self, Again, RetryRefused},
+    queue::{
+        Enqueued, Requester,
+        control::{self, Canceled, Steered},
+        wait::Waiters,
+    },
+    setup::database::{Database, Write},
+};
+use poem_openapi::{
+    Enum, Object, OpenApi,
+    param::{Header, Path},
+    payload::Json,
+    types::Example,
+};
+use uuid::Uuid;
+
+/// Canceling, pausing, resuming and retrying jobs.
+pub struct JobControlApi {
+    pub database: Database,
+    pub waiters: Waiters,
+}
+
+/// What of a job is done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum RetryScope {
+    /// The scopes that failed, were denied or canceled.
+    Failed,
+    /// Everything.
+    All,
+}
+
+#[derive(Debug, Object)]
+#[oai(example)]
+pub struct RetryJob {
+    pub scope: RetryScope,
+}
+
+impl Example for RetryJob {
+    fn example() -> Self {
+        Self { scope: RetryScope::Failed }
+    }
+}
+
+#[OpenApi(tag = "Tag::Jobs")]
+impl JobControlApi {
+    /// Cancel a job
+    ///
+    /// At once when it is queued, after the provider call that is under way otherwise. What was found is kept.
+    #[oai(path = "/api/jobs/:id/cancel", method = "post", operation_id = "cancelJob")]
+    async fn cancel(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
+        let id = self.controlled(&caller, id.0).await?.id;
+        let write = self.database.begin().await?;
+        match control::cancel(&*write, id).await? {
+            Canceled::NotFound => Err(ApiError::not_found("job")),
+            Canceled::Done(job) => Err(done(&job)),
+            Canceled::Already(job) => self.under_way(job).await,
+            Canceled::Accepted(job) => self.written(write, &caller, EventType::JobCanceled, job).await,
+        }
+    }
+
+    /// Pause a job
+    ///
+    /// It rests until it is resumed: at once when it is queued, before its next provider call otherwise. Its parts rest with
+    /// it. The attempt is not counted, and the deadline moves by the time that it rested.
+    #[oai(path = "/api/jobs/:id/pause", method = "post", operation_id = "pauseJob")]
+    async fn pause(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
+        let id = self.controlled(&caller, id.0).await?.id;
+        let write = self.database.begin().await?;
+        let steered = control::pause(&*write, id).await?;
+        self.steered(write, &caller, EventType::JobPaused, steered).await
+    }
+
+    /// Resume a paused job
+    #[oai(path = "/api/jobs/:id/resume", method = "post", operation_id = "resumeJob")]
+    async fn resume(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
+        let id = self.controlled(&caller, id.0).await?.id;
+        let write = self.database.begin().await?;
+        let steered = control::resume(&*write, id).await?;
+        self.steered(write, &caller, EventType::JobResumed, steered).await
+    }
+
+    /// Do an ended job again, or what of it failed
+    ///
+    /// Makes a new job whose `retryOf` is this one; asked again while that is under way, answers with it.
+    #[oai(path = "/api/jobs/:id/retry", method = "post", operation_id = "retryJob")]
+    async fn retry(
+        &self,
+        caller: Caller<perm::JobsRead>,
+        id: Path<Uuid>,
+        /// `wait=N`: answer when it is done, at most N seconds later (0-60).
+        #[oai(name = "Prefer")]
+        prefer: Header<Option<String>>,
+        body: Json<RetryJob>,
+    ) -> Result<Accepted<JobView>, ApiError> {
+        let job = self.controlled(&caller, id.0).await?;
+        let again = match body.0.scope {
+            RetryScope::Failed => Again::Failed,
+            RetryScope::All => Again::All,
+        };
+        let begun = kinds::retry(&self.database, &caller.visible(), requester(&caller), &job, again).await;
+        let (job, joined) = match begun.map_err(|refused| not_again(&job, refused))? {
+            Enqueued::New(job) => (job, false),
+            Enqueued::Open(job) => (job, true),
+        };
+        accepted(&self.database, &self.waiters, job, joined, prefer.0.as_deref()).await
+    }
+}
+
+impl JobControlApi {
+    /// The job, if the caller may see it and started it or may control what others started.
+    async fn controlled(&self, caller: &Caller<perm::JobsRead>, id: Uuid) -> Result<job::Model, ApiError> {
+        let job = find(&self.database, &caller.visible(), id).await?;
+        if !caller.is_actor(job.requested_by_type, job.requested_by_id.as_deref()) {
+            caller.require(Permission::JobsControl)?;
+        }
+        Ok(job)
+    }
+
+    async fn steered(
+        &self,
+        write: Write,
+        caller: &Caller<perm::JobsRead>,
+        event: EventType,
+        steered: Steered,
+    ) -> Result<UnderWay<JobView>, ApiError> {
+        match steered {
+            Steered::NotFound => Err(ApiError::not_found("job")),
+            Steered::Done(job) => Err(done(&job)),
+            Steered::Already(job) => self.under_way(job).await,
+            Steered::Accepted(job) => self.written(write, caller, event, job).await,
+        }
+    }
+
+    async fn written(
+        &self,
+        write: Write,
+        caller: &Caller<perm::JobsRead>,
+        event: EventType,
+        job: job::Model,
+    ) -> Result<UnderWay<JobView>, ApiError> {
+        Event::new(event, caller.actor(), "job")
+            .subject(job.id)
+            .job(job.id)
+            .request(context::request_id())
+            .write(&*write)
+            .await?;
+        write.commit().await?;
+        self.under_way(job).await
+    }
+
+    async fn under_way(&self, job: job::Model) -> Result<UnderWay<JobView>, ApiError> {
+        let at = location(job.id);
+        Ok(UnderWay::job(at, JobView::read(self.database.reader(), job).await?))
+    }
+}
+
+/// Who asks for a job over HTTP.
+pub fn requester<P>(caller: &Caller<P>) -> Requester {
+    let actor = caller.actor();
+    Requester {
+        actor: actor.actor_type,
+        id: actor.id,
+        name: actor.name,
+        request_id: Some(context::request_id()).filter(|id| !id.is_empty()),
+    }
+}
+
+fn done(job: &job::Model) -> ApiError {
+    ApiError::new(Code::JobDone, format!("The job has ended already: it is {}.", job.state)).with_job_id(job.id)
+}
+
+fn not_again(job: &job::Model, refused: RetryRefused) -> ApiError {
+    match refused {
+        RetryRefused::UnderWay => {
+            ApiError::conflict("The job has not ended: wait for its end, or cancel it first.").with_job_id(job.id)
+        }
+        RetryRefused::NothingFailed => {
+            let detail = "No scope of it failed, was denied or was canceled; to do it all again send scope=all.";
+            ApiError::new(Code::NothingToRetry, detail).with_job_id(job.id)
+        }
+        RetryRefused::Gone => {
+            let detail = "What it was about is there no more: its subscriptions were deleted or switched off.";
+            ApiError::new(Code::NothingToRetry, detail).with_job_id(job.id)
+        }
+        RetryRefused::Database(error) => error.into(),
+    }
+}
