@@ -9,10 +9,10 @@ use crate::{
 };
 use discovery::{scan::Scan, scope::ScopeListing};
 use keywright_entities::{
-    job,
+    audit_outbox, job,
     types::{JobState, Outcome},
 };
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
 /// Every kind that this program runs.
 pub const KINDS: &[&str] = &[Scan::KIND, ScopeListing::KIND];
@@ -29,8 +29,14 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
     }
 }
 
-/// The audit log names the first start of a top-level job, in a transaction of its first attempt.
+/// The audit log names the start of a top-level job, unless it does already.
 pub async fn started(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    let told = audit_outbox::Entity::find()
+        .filter(audit_outbox::Column::JobId.eq(job.id))
+        .filter(audit_outbox::Column::EventType.eq(EventType::JobStarted.as_str()));
+    if told.one(db).await?.is_some() {
+        return Ok(());
+    }
     event(EventType::JobStarted, job).write(db).await
 }
 
