@@ -152,7 +152,7 @@ impl Evidence {
             if told(job, "job.ended") != top {
                 breaches.push(breach(ONCE, format!("{} ends of {job:?}", told(job, "job.ended"))));
             }
-            if told(job, "job.started") > top || allow.rescues == 0 && told(job, "job.started") < top {
+            if told(job, "job.started") != top && job.started_at.is_some() {
                 breaches.push(breach(ONCE, format!("{} starts of {job:?}", told(job, "job.started"))));
             }
             if job.attempt > allow.attempt || job.attempt > job.max_attempts {
