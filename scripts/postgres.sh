@@ -112,8 +112,14 @@ start() {
   fi
   # The server itself tells whether a port is free, so nobody can take it between the question and the answer. The range
   # lies below the one from which systems choose ports for outgoing connections.
-  for attempt in 1 2 3 4 5 6 7 8; do
-    port=$(awk -v seed="$$$attempt" 'BEGIN { srand(seed); print 20000 + int(rand() * 12000) }')
+  # A cluster that had one before comes back there, if nobody else took it.
+  for attempt in 0 1 2 3 4 5 6 7 8; do
+    if [ "$attempt" -eq 0 ]; then
+      port=$(cat "$dir/port" 2>/dev/null || true)
+      [ -n "$port" ] || continue
+    else
+      port=$(awk -v seed="$$$attempt" 'BEGIN { srand(seed); print 20000 + int(rand() * 12000) }')
+    fi
     if unprivileged "$bin/pg_ctl" start -s -w -t 60 -D "$dir/cluster" -l "$dir/cluster/server.log" \
       -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 $*" >/dev/null 2>&1 </dev/null; then
       echo "$port" >"$dir/port"

@@ -3,7 +3,10 @@
 //! A cloud is a [`Connection`] of small optional traits: `None` means "this cloud cannot", and no method exists only to
 //! return "unsupported". The inventory's type has no method that reads a value.
 
-use crate::domain::inventory::{Page, ProviderKind, ScopeId};
+use crate::{
+    domain::inventory::{Page, ProviderKind, ScopeId},
+    queue::Held,
+};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -104,6 +107,11 @@ type GateFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send + 
 /// What decides whether an attempt may send one more request.
 pub trait Pass: Send + Sync {
     fn pass(&self) -> GateFuture<'_>;
+
+    /// The attempt that passes; `None` outside a job.
+    fn held(&self) -> Option<Held> {
+        None
+    }
 }
 
 /// Stands immediately before every request that is handed to an HTTP client or a socket.
@@ -133,5 +141,10 @@ impl Gate {
     /// [`Stopped`] when the attempt must end here.
     pub async fn pass(&self) -> Result<(), Stopped> {
         self.0.pass().await
+    }
+
+    /// The attempt that this gate was made for; `None` outside a job. No cloud is told: the double of the fault tests is.
+    pub fn held(&self) -> Option<Held> {
+        self.0.held()
     }
 }

@@ -10,6 +10,7 @@
 pub mod app;
 pub mod bench;
 pub mod database;
+pub mod faults;
 pub mod http;
 pub mod instance;
 pub mod process;

@@ -78,6 +78,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it is gone, of itself or not.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         let child = &mut self.child;

@@ -16,8 +16,8 @@ use keywright_jobs::{
 };
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a canceled or interrupted attempt may take to come to its next gate before it is cut off.
 const UNTIL_CUT: Duration = Duration::from_secs(60);
@@ -63,22 +63,19 @@ impl Attempts {
         recorded
     }
 
-    /// The audit log names the start of a top-level job once.
+    /// The audit log names the start of a top-level job once. Each attempt looks: those before it may have been lost on the way
+    /// there, or given back after it, and neither shows in the row.
     async fn first_start(&self, context: &Context) -> Result<(), JobError> {
-        if context.job.parent_id.is_some() || context.job.attempt > 1 || context.job.rescues > 0 {
+        if context.job.parent_id.is_some() {
             return Ok(());
         }
         context.persist(|db, job| Box::pin(async move { kinds::started(db, &job).await })).await
     }
 
-    /// The body runs as a task of its own, so that one that blocks its thread or never ends cannot hold up its supervisor.
     async fn supervise(&self, context: &Arc<Context>) -> Option<Outcome> {
-        let mut body = Body({
-            let context = Arc::clone(context);
-            tokio::spawn(async move { kinds::run(&context).await })
-        });
+        let mut body = Body::start(context);
         let stopped = tokio::select! {
-            result = &mut body.0 => return decide(context, flatten(result)),
+            result = &mut body.running => return decide(context, flatten(result)),
             stopped = context.lease.stopped() => stopped,
         };
         match stopped {
@@ -87,7 +84,7 @@ impl Attempts {
             Stopped::Canceled | Stopped::Paused | Stopped::Shutdown => {
                 // it ends by itself at its next gate; what it had done by then is kept
                 tokio::select! {
-                    result = &mut body.0 => decide(context, flatten(result)),
+                    result = &mut body.running => decide(context, flatten(result)),
                     () = self.cut.cancelled() => decide(context, Err(JobError::Stopped(stopped))),
                     () = tokio::time::sleep(UNTIL_CUT) => decide(context, Err(JobError::Stopped(stopped))),
                 }
@@ -136,20 +133,34 @@ impl Attempts {
     }
 }
 
-/// Dropping a body cuts it off at its next await.
-struct Body(JoinHandle<Result<Done, JobError>>);
+/// A job's own code, on a thread of its own: one that blocks its thread, or never comes back, holds up neither its supervisor nor
+/// any other job. A thread of the runtime would take the tasks that are queued behind it along. Dropping a body cuts it off at
+/// its next await.
+struct Body {
+    running: JoinHandle<Result<Done, JobError>>,
+    _cut: DropGuard,
+}
 
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Body {
+    fn start(context: &Arc<Context>) -> Self {
+        let (context, cut, runtime) = (Arc::clone(context), CancellationToken::new(), Handle::current());
+        let until = cut.clone();
+        let running = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = until.cancelled() => Err(JobError::retry("internal", "the job was cut off")),
+                    result = kinds::run(&context) => result,
+                }
+            })
+        });
+        Self { running, _cut: cut.drop_guard() }
     }
 }
 
 fn flatten(result: Result<Result<Done, JobError>, tokio::task::JoinError>) -> Result<Done, JobError> {
-    result.unwrap_or_else(|error| {
-        let what = if error.is_panic() { "the job panicked" } else { "the job was cut off" };
-        Err(JobError::retry("internal", what))
-    })
+    // a body's task is never aborted
+    result.unwrap_or_else(|_| Err(JobError::retry("internal", "the job panicked")))
 }
 
 /// What becomes of a job whose attempt ended like this; `None` when it is no longer ours.

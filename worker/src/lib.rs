@@ -2,5 +2,6 @@
 
 pub mod attempt;
 pub mod listen;
+pub mod process;
 pub mod providers;
 pub mod runner;

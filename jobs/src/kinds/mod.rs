@@ -11,11 +11,11 @@ use crate::{
 };
 use discovery::{scan::Scan, scope::ScopeListing};
 use keywright_entities::{
-    job,
+    audit_outbox, job,
     scope::Scope,
     types::{JobState, Outcome},
 };
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use thiserror::Error;
 
 /// Every kind that this program runs.
@@ -83,8 +83,14 @@ pub async fn retry(
     }
 }
 
-/// The audit log names the first start of a top-level job, in a transaction of its first attempt.
+/// The audit log names the start of a top-level job, unless it does already.
 pub async fn started(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    let told = audit_outbox::Entity::find()
+        .filter(audit_outbox::Column::JobId.eq(job.id))
+        .filter(audit_outbox::Column::EventType.eq(EventType::JobStarted.as_str()));
+    if told.one(db).await?.is_some() {
+        return Ok(());
+    }
     event(EventType::JobStarted, job).write(db).await
 }
 

@@ -169,6 +169,10 @@ impl Pass for Lease {
             self.stop_now().map_or(Ok(()), Err)
         })
     }
+
+    fn held(&self) -> Option<Held> {
+        Some(self.held)
+    }
 }
 
 /// A panic elsewhere must not stop the renewals: what the lock guards is valid at every step.

@@ -1,0 +1,52 @@
+//! Workers that stand still for longer than their leases, and go on.
+
+use keywright_jobs::setup::database::Database;
+use keywright_tests::{
+    app::eventually,
+    database::TestDatabase,
+    faults::{checker::Allow, double::Plan, trial::Trial},
+    on_both_databases,
+    process::{Process, Signal},
+};
+use std::time::Duration;
+
+on_both_databases!(a_worker_frozen_at_any_step_does_no_harm_when_it_goes_on);
+
+/// Freezes a worker outside its transactions: on SQLite one that is frozen inside holds the whole file, and nobody can help.
+pub async fn freeze(db: &Database, worker: &Process) {
+    eventually("the worker is frozen outside a transaction", async || {
+        worker.signal(Signal::Stop);
+        let writable = tokio::time::timeout(Duration::from_secs(1), db.begin()).await;
+        if writable.is_err() {
+            worker.signal(Signal::Continue);
+        }
+        writable.ok().map(|write| drop(write.unwrap()))
+    })
+    .await;
+}
+
+async fn a_worker_frozen_at_any_step_does_no_harm_when_it_goes_on(test: TestDatabase) {
+    let trial = Trial::on("freeze", &test.database).await;
+    let plan = Plan { regions: 1, pages: 3, ..Plan::default() };
+    let steps = 1 + u64::from(plan.pages);
+    for step in 0..steps {
+        let account = trial.account(&format!("account-{step}"), plan.clone()).await;
+        let before = trial.double.count();
+        trial.double.hold_from(before + step);
+        let mut first = trial.worker(&format!("first-{step}")).await;
+        trial.scan(account).await;
+        trial.double.asked(before + step + 1).await;
+        freeze(&trial.db, &first).await;
+        let second = trial.worker(&format!("second-{step}")).await;
+        // the one that took over asks for the same again
+        trial.double.asked(before + step + 2).await;
+        // both are answered now; the frozen one hears it when it thaws
+        trial.double.release();
+        first.signal(Signal::Continue);
+        first.logged("this attempt writes nothing more").await;
+        eventually("the scan ends", async || (trial.open().await == Some(0)).then_some(())).await;
+        first.kill();
+        second.kill();
+    }
+    trial.judge(&Allow::losses(i32::try_from(steps).unwrap())).await;
+}

@@ -1,0 +1,132 @@
+//! A worker process from its arguments to its exit code, whatever clouds it reaches.
+
+use crate::{
+    listen,
+    runner::{Ended, Runner},
+};
+use anyhow::Context as _;
+use clap::Parser;
+use keywright_jobs::{
+    provider::Providers,
+    setup::{
+        clock::Clock,
+        config::{Config, EXIT_BAD_CONFIG, Loaded},
+        database::Database,
+        shutdown, telemetry,
+    },
+};
+use std::{process::ExitCode, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How often a worker looks whether its schema has come.
+const SCHEMA_LOOK: Duration = Duration::from_millis(500);
+
+/// Runs Keywright's jobs. Settings come from the environment and from the file named by KEYWRIGHT_CONFIG.
+#[derive(Parser)]
+#[command(name = "keywright-worker", version)]
+struct Arguments {
+    /// Prints the settings in force, secrets masked, and ends: 0 when they are right, 2 when not.
+    #[arg(long)]
+    check_config: bool,
+}
+
+/// Runs the process; `connect` makes the clouds that its jobs reach.
+pub fn main(connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>) -> ExitCode {
+    let arguments = Arguments::parse();
+    let loaded = match Loaded::from_process() {
+        Ok(loaded) => loaded,
+        Err(error) => return told(&error, EXIT_BAD_CONFIG),
+    };
+    if arguments.check_config {
+        #[allow(clippy::print_stdout, reason = "this is what was asked for")]
+        {
+            print!("{}", loaded.report());
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(loaded.config, connect) {
+        Ok(Ended::Clean) => ExitCode::SUCCESS,
+        Ok(Ended::Dropped(count)) => told(
+            &format!(
+                "the outcome of {count} jobs could not be written; other workers run them when their leases lapse"
+            ),
+            1,
+        ),
+        Err(error) => told(&format!("{error:#}"), 1),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the log may not have begun")]
+fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("keywright-worker: {what}");
+    ExitCode::from(code)
+}
+
+fn run(config: Config, connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>) -> anyhow::Result<Ended> {
+    telemetry::start(&config.log, config.log_format)?;
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed already");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work(config, connect));
+    // a blocking call that never returns must not hold up the exit
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn work(
+    config: Config,
+    connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>,
+) -> anyhow::Result<Ended> {
+    let stop = shutdown::on_signal().context("signal handlers")?;
+    let off = CancellationToken::new();
+    let polls = Arc::default();
+    if let Some(address) = config.worker_listen {
+        listen::start(address, Arc::clone(&polls), off.clone()).await.context("KEYWRIGHT_WORKER_LISTEN")?;
+    }
+    let Some(database) = open(&config, &stop).await? else {
+        return Ok(Ended::Clean);
+    };
+    let runner = Runner {
+        database: database.clone(),
+        providers: connect(&config)?,
+        clock: Clock::system(),
+        name: host_name(&config),
+        labels: config.worker_labels.clone(),
+        concurrency: config.worker_concurrency,
+        lease: config.lease,
+        grace: config.shutdown_grace,
+        polls,
+    };
+    let ended = runner.run(stop).await;
+    off.cancel();
+    database.close().await?;
+    ended
+}
+
+/// Opens the database and waits for the schema; `None` when the process was stopped meanwhile.
+async fn open(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Database>> {
+    let mut told = false;
+    loop {
+        let ready = match Database::open(config.database_url.expose(), config.db_pool).await {
+            Ok(database) => match database.schema_is_current().await {
+                Ok(true) => return Ok(Some(database)),
+                Ok(false) => "its schema is not there yet; `keywright-api --migrate` makes it".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        if !told {
+            tracing::warn!(database = %config.database_url, reason = ready, "waiting for the database");
+            told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SCHEMA_LOOK) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+}
+
+fn host_name(config: &Config) -> String {
+    config.worker_labels.first().cloned().unwrap_or_else(|| "worker".to_owned())
+}
