@@ -192,7 +192,10 @@ impl JobsApi {
         let job = match control::cancel(&*write, job.id).await? {
             Canceled::NotFound => return Err(ApiError::not_found("job")),
             Canceled::Done(job) => return Err(done(&job)),
-            Canceled::Already(job) => return Ok(UnderWay::job(location(job.id), self.view(job).await?)),
+            Canceled::Already(job) => {
+                write.rollback().await?;
+                return Ok(UnderWay::job(location(job.id), self.view(job).await?));
+            }
             Canceled::Accepted(job) => job,
         };
         Event::new(EventType::JobCanceled, caller.actor(), "job")

@@ -78,10 +78,15 @@ pub async fn scan(
     let enqueued = queue::enqueue(&*write, &new).await?;
     let job = match enqueued {
         Enqueued::New(job) => job,
+        // what was read may be another's that is not committed yet
         Enqueued::Open(job) if request.on_conflict == OnConflict::Reject => {
+            write.rollback().await?;
             return Err(ScanRefused::UnderWay(Box::new(job)));
         }
-        open => return Ok(open),
+        open => {
+            write.rollback().await?;
+            return Ok(open);
+        }
     };
     scan::ActiveModel {
         id: Set(job.id),
