@@ -3,8 +3,8 @@
 use keywright_entities::clock;
 use keywright_migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
+    TransactionTrait,
     sqlx::{
         Connection,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -23,6 +23,9 @@ use turns::{Shared, Turns};
 const SQLITE_BUSY: Duration = Duration::from_secs(30);
 /// How long a caller may wait for a pooled connection before it is told that the database is away.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// A pooled connection that has been idle for this long is asked whether it still works before it is used again: asking every
+/// time would cost each statement a second way to the server.
+const ASK_AFTER: Duration = Duration::from_millis(250);
 /// A transaction that does nothing for this long belongs to a frozen or cut-off process: PostgreSQL ends it, so that the rows it
 /// has locked can be taken over.
 const IDLE_IN_TRANSACTION: &str = "SET idle_in_transaction_session_timeout = '5s'";
@@ -102,8 +105,7 @@ impl Database {
         if let Some(turns) = &self.turns {
             return Ok(Write(Kind::Shared(turns.share(&self.connection, self.urgent).await?)));
         }
-        let options = TransactionOptions { access_mode: Some(AccessMode::ReadWrite), ..TransactionOptions::default() };
-        let transaction = self.connection.begin_with_options(options).await?;
+        let transaction = self.connection.begin().await?;
         Ok(Write(Kind::Own(transaction, Arc::clone(&self.committed))))
     }
 
@@ -237,6 +239,7 @@ fn is_transient_code(code: &str) -> bool {
 fn options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.max_connections(pool).acquire_timeout(ACQUIRE).connect_timeout(ACQUIRE).sqlx_logging(false);
+    options.test_before_acquire_if_idle_for(ASK_AFTER);
     options.map_sqlx_postgres_pool_opts(|pool| {
         pool.after_connect(|connection, _| {
             Box::pin(async move { sqlx::Executor::execute(connection, IDLE_IN_TRANSACTION).await.map(|_| ()) })
