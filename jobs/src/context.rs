@@ -77,6 +77,7 @@ impl Context {
         let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {lock}");
         let fence = [self.job.id.into(), self.job.epoch.into()];
         let Some(job) = row(&*write, clock::statement(self.database.backend(), &text, fence)).await? else {
+            write.rollback().await?;
             return Ok(None);
         };
         let done = work(&write, job).await?;

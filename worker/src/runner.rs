@@ -140,6 +140,7 @@ impl Runner {
                     last_claim_at: Set(claimed),
                 };
                 let seen = [worker::Column::LastSeenAt, worker::Column::LastClaimAt];
+                let _turn = database.turn().await;
                 worker::Entity::insert(row)
                     .on_conflict(OnConflict::column(worker::Column::Id).update_columns(seen).to_owned())
                     .exec_without_returning(database.reader())
@@ -154,6 +155,7 @@ impl Runner {
     }
 
     async fn forget(&self, id: Uuid) {
+        let _turn = self.database.turn().await;
         let gone: Result<_, DbErr> = worker::Entity::delete_by_id(id).exec(self.database.reader()).await;
         if let Err(error) = gone {
             tracing::debug!(%error, "the worker's row stays until it is forgotten");

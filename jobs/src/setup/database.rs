@@ -3,18 +3,29 @@
 use keywright_entities::clock;
 use keywright_migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx::sqlite::SqliteJournalMode,
-    sqlx::sqlite::SqliteSynchronous,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
+    TransactionTrait,
+    sqlx::{
+        Connection,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio::sync::Notify;
+
+mod turns;
+
+pub use turns::Turn;
+use turns::{Shared, Turns};
 
 /// How long a statement may wait for SQLite's write lock while another process holds it.
 const SQLITE_BUSY: Duration = Duration::from_secs(30);
 /// How long a caller may wait for a pooled connection before it is told that the database is away.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// A pooled connection that has been idle for this long is asked whether it still works before it is used again: asking every
+/// time would cost each statement a second way to the server.
+const ASK_AFTER: Duration = Duration::from_millis(250);
 /// A transaction that does nothing for this long belongs to a frozen or cut-off process: PostgreSQL ends it, so that the rows it
 /// has locked can be taken over.
 const IDLE_IN_TRANSACTION: &str = "SET idle_in_transaction_session_timeout = '5s'";
@@ -27,7 +38,9 @@ pub struct Database {
     connection: DatabaseConnection,
     url: Arc<str>,
     /// SQLite has one writer: the writers of this process queue here, in order, instead of spinning on the file's lock.
-    writer: Option<Arc<Mutex<()>>>,
+    turns: Option<Arc<Turns>>,
+    /// Writes go before those of the others, and are not held up by them.
+    urgent: bool,
     committed: Arc<Notify>,
 }
 
@@ -53,19 +66,17 @@ impl Database {
             make_folder(url)?;
         }
         let connection = sea_orm::Database::connect(options(url, pool)).await?;
-        Ok(Self {
-            connection,
-            url: url.into(),
-            writer: sqlite.then(|| Arc::new(Mutex::new(()))),
-            committed: Arc::new(Notify::new()),
-        })
+        let committed = Arc::new(Notify::new());
+        let turns = sqlite.then(|| Turns::new(Arc::clone(&committed)));
+        Ok(Self { connection, url: url.into(), turns, urgent: false, committed })
     }
 
-    /// Further connections of one's own to the same database. On SQLite its writers take their turns in the same queue: the
-    /// file's own lock is not fair, and a writer that only knocks now and then might not get in for seconds.
+    /// Further connections of one's own to the same database, for writes that must not be late. On SQLite they take their turns
+    /// in the same queue, at its head: the file's own lock is not fair, and a writer that only knocks now and then might not get
+    /// in for seconds.
     pub async fn another(&self, pool: u32) -> Result<Self, OpenError> {
         let connection = sea_orm::Database::connect(options(&self.url, pool)).await?;
-        Ok(Self { connection, ..self.clone() })
+        Ok(Self { connection, urgent: true, ..self.clone() })
     }
 
     /// For reading. Writes go through [`Database::begin`].
@@ -87,26 +98,21 @@ impl Database {
         Arc::clone(&self.committed)
     }
 
-    /// Begins a write. On SQLite it takes the write lock at once, so that a read in it cannot be overtaken.
+    /// Begins a write. On SQLite it has the write lock at once, so that a read in it cannot be overtaken, and may see what
+    /// others of this process have written and not yet committed: end it, by a commit or a rollback, before you tell anybody
+    /// what you read in it.
     pub async fn begin(&self) -> Result<Write, DbErr> {
-        let turn = self.turn().await;
-        let options = TransactionOptions {
-            access_mode: Some(AccessMode::ReadWrite),
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let options = match self.backend() {
-            DbBackend::Sqlite => TransactionOptions { access_mode: None, ..options },
-            _ => options,
-        };
-        let transaction = self.connection.begin_with_options(options).await?;
-        Ok(Write { transaction, committed: Arc::clone(&self.committed), _turn: turn })
+        if let Some(turns) = &self.turns {
+            return Ok(Write(Kind::Shared(turns.share(&self.connection, self.urgent).await?)));
+        }
+        let transaction = self.connection.begin().await?;
+        Ok(Write(Kind::Own(transaction, Arc::clone(&self.committed))))
     }
 
     /// This process's turn to write, for a single statement outside [`Database::begin`]. Only SQLite has turns.
-    pub async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        match &self.writer {
-            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
+    pub async fn turn(&self) -> Option<Turn> {
+        match &self.turns {
+            Some(turns) => Some(turns.alone(self.urgent).await),
             None => None,
         }
     }
@@ -127,7 +133,7 @@ impl Database {
             );
             write.execute_raw(lock).await?;
         }
-        Migrator::up(&write.transaction, None).await?;
+        Migrator::up(&*write, None).await?;
         write.commit().await
     }
 
@@ -154,23 +160,41 @@ impl Database {
 }
 
 /// A write transaction. Dropped without [`Write::commit`], it leaves no trace.
-pub struct Write {
-    transaction: DatabaseTransaction,
-    committed: Arc<Notify>,
-    _turn: Option<OwnedMutexGuard<()>>,
+///
+/// On SQLite concurrent writes of a process share a commit: each is a savepoint that can be rolled back alone.
+pub struct Write(Kind);
+
+enum Kind {
+    Own(DatabaseTransaction, Arc<Notify>),
+    Shared(Shared),
 }
 
 impl Write {
     /// Makes it durable, then wakes those who wait for news.
+    ///
+    /// # Errors
+    /// When it is not durable, or when that is not known because the connection was lost. Writes that share a commit fail
+    /// together.
     pub async fn commit(self) -> Result<(), DbErr> {
-        self.transaction.commit().await?;
-        self.committed.notify_one();
-        Ok(())
+        match self.0 {
+            Kind::Own(transaction, committed) => {
+                transaction.commit().await?;
+                committed.notify_one();
+                Ok(())
+            }
+            Kind::Shared(shared) => shared.commit().await,
+        }
     }
 
     /// Ends it without a trace, now rather than at some later time.
+    ///
+    /// # Errors
+    /// When what was read in it may not be durable.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        self.transaction.rollback().await
+        match self.0 {
+            Kind::Own(transaction, _) => transaction.rollback().await,
+            Kind::Shared(shared) => shared.rollback().await,
+        }
     }
 }
 
@@ -178,7 +202,10 @@ impl Deref for Write {
     type Target = DatabaseTransaction;
 
     fn deref(&self) -> &DatabaseTransaction {
-        &self.transaction
+        match &self.0 {
+            Kind::Own(transaction, _) => transaction,
+            Kind::Shared(shared) => &shared.transaction,
+        }
     }
 }
 
@@ -212,6 +239,7 @@ fn is_transient_code(code: &str) -> bool {
 fn options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.max_connections(pool).acquire_timeout(ACQUIRE).connect_timeout(ACQUIRE).sqlx_logging(false);
+    options.test_before_acquire_if_idle_for(ASK_AFTER);
     options.map_sqlx_postgres_pool_opts(|pool| {
         pool.after_connect(|connection, _| {
             Box::pin(async move { sqlx::Executor::execute(connection, IDLE_IN_TRANSACTION).await.map(|_| ()) })
@@ -224,6 +252,11 @@ fn options(url: &str, pool: u32) -> ConnectOptions {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(SQLITE_BUSY)
             .foreign_keys(true)
+    });
+    // after an error over which SQLite ended the transaction by itself (a full disk), the driver takes it for open for ever
+    options.map_sqlx_sqlite_before_acquire(|connection, _| {
+        let usable = !connection.is_in_transaction();
+        Box::pin(async move { Ok(usable) })
     });
     options
 }

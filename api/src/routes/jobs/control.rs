@@ -66,8 +66,8 @@ impl JobControlApi {
         let write = self.database.begin().await?;
         match control::cancel(&*write, id).await? {
             Canceled::NotFound => Err(ApiError::not_found("job")),
-            Canceled::Done(job) => Err(done(&job)),
-            Canceled::Already(job) => self.under_way(job).await,
+            Canceled::Done(job) => self.unchanged(write, Err(done(&job))).await,
+            Canceled::Already(job) => self.unchanged(write, Ok(job)).await,
             Canceled::Accepted(job) => self.written(write, &caller, EventType::JobCanceled, job).await,
         }
     }
@@ -139,8 +139,8 @@ impl JobControlApi {
     ) -> Result<UnderWay<JobView>, ApiError> {
         match steered {
             Steered::NotFound => Err(ApiError::not_found("job")),
-            Steered::Done(job) => Err(done(&job)),
-            Steered::Already(job) => self.under_way(job).await,
+            Steered::Done(job) => self.unchanged(write, Err(done(&job))).await,
+            Steered::Already(job) => self.unchanged(write, Ok(job)).await,
             Steered::Accepted(job) => self.written(write, caller, event, job).await,
         }
     }
@@ -160,6 +160,12 @@ impl JobControlApi {
             .await?;
         write.commit().await?;
         self.under_way(job).await
+    }
+
+    /// What was read may be another's that is not committed yet: it is told only once it is.
+    async fn unchanged(&self, write: Write, told: Result<job::Model, ApiError>) -> Result<UnderWay<JobView>, ApiError> {
+        write.rollback().await?;
+        self.under_way(told?).await
     }
 
     async fn under_way(&self, job: job::Model) -> Result<UnderWay<JobView>, ApiError> {

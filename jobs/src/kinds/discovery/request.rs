@@ -77,8 +77,14 @@ pub async fn scan(
     }
     let enqueued = begin(&*write, &new, &payload, requester).await?;
     match enqueued {
-        Enqueued::Open(job) if request.on_conflict == OnConflict::Reject => Err(ScanRefused::UnderWay(Box::new(job))),
-        Enqueued::Open(job) => Ok(Enqueued::Open(job)),
+        // what was read may be another's that is not committed yet
+        Enqueued::Open(job) => {
+            write.rollback().await?;
+            if request.on_conflict == OnConflict::Reject {
+                return Err(ScanRefused::UnderWay(Box::new(job)));
+            }
+            Ok(Enqueued::Open(job))
+        }
         new => {
             write.commit().await?;
             Ok(new)
