@@ -3,3 +3,4 @@
 pub mod backoff;
 pub mod inventory;
 pub mod permissions;
+pub mod schedule;
