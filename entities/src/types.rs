@@ -86,6 +86,16 @@ text_enum! {
 }
 
 text_enum! {
+    /// What becomes of a schedule's instants that nobody saw: nothing, the last of them fires, or each.
+    CatchUp { None = "none", Last = "last", All = "all" }
+}
+
+text_enum! {
+    /// What came of one instant of a schedule.
+    RunOutcome { Started = "started", Joined = "joined", Refused = "refused", Missed = "missed" }
+}
+
+text_enum! {
     /// What a scan found of an asset against what was known.
     Change { Created = "created", Changed = "changed", Unchanged = "unchanged", Removed = "removed" }
 }

@@ -1,7 +1,7 @@
 //! Identity: who calls, and what they may do.
 //!
 //! * [`caller`]: the gate. A handler that holds a [`Caller`] has proof of the permission in its type.
-//! * [`permissions`]: the one table of roles and permissions.
+//! * [`permissions`]: the one table of roles and permissions, kept with the domain, since schedules ask it too.
 //! * [`sessions`]: sign in, refresh, sign out, passwords.
 //! * [`api_tokens`]: tokens for programs.
 //! * [`access`], [`signing_keys`]: short-lived signed tokens and their keys; [`opaque`]: all other tokens.
@@ -15,12 +15,11 @@ pub mod cookies;
 pub mod opaque;
 pub mod operator;
 pub mod passwords;
-pub mod permissions;
 pub mod sessions;
 pub mod signing_keys;
 
 pub use caller::{Caller, Credential, IdentityGate, Principal};
-pub use permissions::{Permission, Required, perm};
+pub use keywright_jobs::domain::permissions::{self, Permission, Required, perm};
 
 use self::{
     cookies::CookieNames,

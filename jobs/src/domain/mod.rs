@@ -2,3 +2,5 @@
 
 pub mod backoff;
 pub mod inventory;
+pub mod permissions;
+pub mod schedule;
