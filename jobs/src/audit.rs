@@ -2,15 +2,11 @@
 
 use crate::setup::ids;
 use keywright_entities::{
-    audit_outbox::{Column, Entity},
     clock,
     types::{ActorType, Outcome},
 };
-use sea_orm::{
-    ConnectionTrait, DbErr, EntityName,
-    sea_query::{Expr, Query},
-};
-use serde_json::{Map, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use serde_json::{Map, Value, json};
 use std::fmt::Display;
 use uuid::Uuid;
 
@@ -134,33 +130,56 @@ impl Event {
 
     /// Writes it in the caller's transaction, dated by the database's clock.
     pub async fn write(self, db: &impl ConnectionTrait) -> Result<(), DbErr> {
-        let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
-        let row: [(Column, Expr); 12] = [
-            (Column::Id, ids::new().into()),
-            (Column::At, now),
-            (Column::EventType, self.event_type.as_str().into()),
-            (Column::ActorType, self.actor.actor_type.as_str().into()),
-            (Column::ActorId, self.actor.id.into()),
-            (Column::ActorName, self.actor.name.into()),
-            (Column::SubjectType, self.subject_type.into()),
-            (Column::SubjectId, self.subject_id.into()),
-            (Column::Outcome, self.outcome.as_str().into()),
-            (Column::RequestId, self.request_id.into()),
-            (Column::JobId, self.job_id.into()),
-            (Column::Details, Value::Object(self.details).into()),
-        ];
-        let (columns, values): (Vec<Column>, Vec<Expr>) = row.into_iter().unzip();
-        let mut insert = Query::insert();
-        insert.into_table(Entity.table_ref()).columns(columns);
-        insert.values(values).map_err(|error| DbErr::Query(sea_orm::RuntimeErr::Internal(error.to_string())))?;
-        db.execute(&insert).await.map(|_| ())
+        Self::write_all([self], db).await
+    }
+
+    /// Writes any number of them with one statement.
+    pub async fn write_all(events: impl IntoIterator<Item = Self>, db: &impl ConnectionTrait) -> Result<(), DbErr> {
+        let rows: Vec<Value> = events.into_iter().map(Self::into_row).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let backend = db.get_database_backend();
+        let text = if backend == DbBackend::Sqlite { INSERT_SQLITE } else { INSERT_POSTGRES };
+        db.execute_raw(clock::statement(backend, text, [Value::Array(rows).into()])).await.map(|_| ())
+    }
+
+    fn into_row(self) -> Value {
+        json!({
+            "id": ids::new(),
+            "type": self.event_type.as_str(),
+            "actor_type": self.actor.actor_type.as_str(),
+            "actor_id": self.actor.id,
+            "actor_name": self.actor.name,
+            "subject_type": self.subject_type,
+            "subject_id": self.subject_id,
+            "outcome": self.outcome.as_str(),
+            "request_id": self.request_id,
+            "job_id": self.job_id,
+            "details": self.details,
+        })
     }
 }
+
+/// The rows are one parameter, so that the text is the same for any number of them and is prepared once.
+const INSERT_POSTGRES: &str = "INSERT INTO audit_outbox (id, at, type, actor_type, actor_id, actor_name, subject_type, \
+     subject_id, outcome, request_id, job_id, details) \
+     SELECT id, {now}, type, actor_type, actor_id, actor_name, subject_type, subject_id, outcome, request_id, job_id, details \
+     FROM jsonb_to_recordset($1) AS event(id uuid, type text, actor_type text, actor_id text, actor_name text, \
+     subject_type text, subject_id text, outcome text, request_id text, job_id uuid, details jsonb)";
+
+/// Identifiers are kept as their 16 bytes.
+const INSERT_SQLITE: &str = "INSERT INTO audit_outbox (id, at, type, actor_type, actor_id, actor_name, subject_type, \
+     subject_id, outcome, request_id, job_id, details) \
+     SELECT unhex(value ->> 'id', '-'), {now}, value ->> 'type', value ->> 'actor_type', value ->> 'actor_id', \
+     value ->> 'actor_name', value ->> 'subject_type', value ->> 'subject_id', value ->> 'outcome', value ->> 'request_id', \
+     unhex(value ->> 'job_id', '-'), value -> 'details' FROM json_each($1)";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::setup::database::Database;
+    use keywright_entities::audit_outbox::Entity;
     use sea_orm::EntityTrait;
 
     #[tokio::test]

@@ -8,13 +8,12 @@ use keywright_jobs::{
     kinds,
     provider::{Providers, Stopped},
     queue::{
-        Renewer,
+        Place, Recorder, Renewer,
         backend::Claimed,
-        outcome::{self, Outcome, Reason},
+        outcome::{Outcome, Reason},
     },
     setup::{clock::Clock, database::Database, ids},
 };
-use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,6 +30,7 @@ pub struct Attempts {
     pub providers: Arc<dyn Providers>,
     pub clock: Clock,
     pub renewer: Arc<Renewer>,
+    pub recorder: Recorder,
     /// What runs is cut off now and given back.
     pub cut: CancellationToken,
 }
@@ -48,10 +48,7 @@ impl Attempts {
             job: (*job).clone(),
             lease: Arc::clone(&claimed.lease),
         });
-        let outcome = match self.first_start(&context).await {
-            Ok(()) => self.supervise(&context).await,
-            Err(error) => decide(&context, Err(error)),
-        };
+        let outcome = self.in_a_slot(&context, &claimed.place).await;
         let recorded = match outcome {
             Some(outcome) => self.record(&context, outcome).await,
             None => {
@@ -63,13 +60,17 @@ impl Attempts {
         recorded
     }
 
-    /// The audit log names the start of a top-level job once. Each attempt looks: those before it may have been lost on the way
-    /// there, or given back after it, and neither shows in the row.
-    async fn first_start(&self, context: &Context) -> Result<(), JobError> {
-        if context.job.parent_id.is_some() {
-            return Ok(());
-        }
-        context.persist(|db, job| Box::pin(async move { kinds::started(db, &job).await })).await
+    /// A job that was claimed ahead waits for a slot; meanwhile it is renewed, canceled and given back like a running one.
+    async fn in_a_slot(&self, context: &Arc<Context>, place: &Place) -> Option<Outcome> {
+        let slot = tokio::select! {
+            biased;
+            Some(slot) = place.slot() => slot,
+            stopped = context.lease.stopped() => return decide(context, Err(JobError::Stopped(stopped))),
+            () = tokio::time::sleep(place.patience()) => return Some(Outcome::GivenBack),
+        };
+        let outcome = self.supervise(context).await;
+        drop(slot);
+        outcome
     }
 
     async fn supervise(&self, context: &Arc<Context>) -> Option<Outcome> {
@@ -111,7 +112,7 @@ impl Attempts {
             if context.lease.certain().await.is_err() {
                 return true;
             }
-            match self.try_record(context, outcome.clone()).await {
+            match self.recorder.record(held, outcome.clone()).await {
                 Ok(true) => return true,
                 Ok(false) => {
                     tracing::warn!(job = %held.id, "the lease was lost before the outcome was written");
@@ -123,13 +124,6 @@ impl Attempts {
                 }
             }
         }
-    }
-
-    async fn try_record(&self, context: &Context, outcome: Outcome) -> Result<bool, DbErr> {
-        let write = self.database.begin().await?;
-        let recorded = outcome::record(&*write, &context.lease.held, outcome).await?;
-        write.commit().await?;
-        Ok(recorded)
     }
 }
 

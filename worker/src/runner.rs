@@ -7,7 +7,7 @@ use keywright_jobs::{
     kinds,
     provider::Providers,
     queue::{
-        Heartbeat, Renewer,
+        Heartbeat, Recorder, Renewer,
         backend::{self, Claimed, Claimer, Polls},
         claim::Capability,
         wake::Wake,
@@ -89,6 +89,7 @@ impl Runner {
             providers: Arc::clone(&self.providers),
             clock: self.clock.clone(),
             renewer,
+            recorder: Recorder::start(self.database.clone()),
             cut: cut.clone(),
         });
         let running = Running { attempts, dropped: Arc::default() };

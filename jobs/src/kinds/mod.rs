@@ -11,11 +11,11 @@ use crate::{
 };
 use discovery::{scan::Scan, scope::ScopeListing};
 use keywright_entities::{
-    audit_outbox, job,
+    job,
     scope::Scope,
     types::{JobState, Outcome},
 };
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ConnectionTrait, DbErr};
 use thiserror::Error;
 
 /// Every kind that this program runs.
@@ -83,32 +83,27 @@ pub async fn retry(
     }
 }
 
-/// The audit log names the start of a top-level job, unless it does already.
-pub async fn started(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
-    let told = audit_outbox::Entity::find()
-        .filter(audit_outbox::Column::JobId.eq(job.id))
-        .filter(audit_outbox::Column::EventType.eq(EventType::JobStarted.as_str()));
-    if told.one(db).await?.is_some() {
-        return Ok(());
-    }
-    event(EventType::JobStarted, job).write(db).await
+/// The audit log names the first start of each top-level job, in the transaction of the claim: an attempt may be lost, or given
+/// back, before it wrote anything itself.
+pub async fn started(db: &impl ConnectionTrait, claimed: &[job::Model]) -> Result<(), DbErr> {
+    // both are the claim's own instant only the first time
+    let first = claimed.iter().filter(|job| job.parent_id.is_none() && job.started_at == job.heartbeat_at);
+    Event::write_all(first.map(|job| event(EventType::JobStarted, job)), db).await
 }
 
-/// What a job's end means beyond its own row, in the transaction that ends it.
-pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
-    if job.kind == Scan::KIND {
+/// What the ends of jobs mean beyond their own rows, in the transaction that ends them.
+pub async fn ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(), DbErr> {
+    for job in jobs.iter().filter(|job| job.kind == Scan::KIND) {
         discovery::scan::ended(db, job).await?;
     }
-    if job.parent_id.is_some() {
-        return Ok(());
-    }
-    let outcome = if job.state == JobState::Failed { Outcome::Failure } else { Outcome::Success };
-    event(EventType::JobEnded, job)
-        .outcome(outcome)
-        .detail("state", job.state.as_str())
-        .detail("error", job.error_code.clone())
-        .write(db)
-        .await
+    let events = jobs.iter().filter(|job| job.parent_id.is_none()).map(|job| {
+        let outcome = if job.state == JobState::Failed { Outcome::Failure } else { Outcome::Success };
+        event(EventType::JobEnded, job)
+            .outcome(outcome)
+            .detail("state", job.state.as_str())
+            .detail("error", job.error_code.clone())
+    });
+    Event::write_all(events, db).await
 }
 
 fn event(event_type: EventType, job: &job::Model) -> Event {

@@ -1,11 +1,12 @@
 //! The face that apalis sees: a `Backend` that yields jobs which are already claimed.
 //!
-//! A claimer owns the database side: it claims at most as many jobs as there are free slots, when news come or a poll is due, and
-//! hands them over. The backend never fails: an error here would make apalis drop the handlers that are running.
+//! A claimer owns the database side: it claims as many jobs as there are free places, when news come or a poll is due, and hands
+//! them over. The backend never fails: an error here would make apalis drop the handlers that are running.
 
 use super::{
     claim::{self, Capability},
     lease::Lease,
+    places::{Place, Places},
     renew::Renewer,
     wake::Wake,
 };
@@ -25,7 +26,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How often due jobs are looked for without any news, unless a test says otherwise.
@@ -33,12 +34,12 @@ pub const POLL: Duration = Duration::from_millis(500);
 /// How often lapsed leases and missed deadlines are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// A job that is ours, its lease, and the slot that it fills until it is dropped.
+/// A job that is ours, its lease, and the place that it fills until it is dropped.
 #[derive(Clone)]
 pub struct Claimed {
     pub job: Arc<job::Model>,
     pub lease: Arc<Lease>,
-    _slot: Arc<OwnedSemaphorePermit>,
+    pub place: Arc<Place>,
 }
 
 /// Claims for one process until it is told to stop.
@@ -82,15 +83,16 @@ impl Polls {
 }
 
 impl Claimer {
-    /// Starts claiming into a backend with this many slots.
-    pub fn start(self, slots: usize) -> JobBackend {
-        let (sender, receiver) = mpsc::channel(slots.max(1));
+    /// Starts claiming into a backend that runs this many jobs at once.
+    pub fn start(self, concurrency: usize) -> JobBackend {
+        let (sender, receiver) = mpsc::channel(Places::most(concurrency).max(1));
         tokio::spawn(pass_on_news(self.wake.clone(), Arc::clone(&self.renewer), self.interrupt.clone()));
-        tokio::spawn(self.run(Arc::new(Semaphore::new(slots)), sender));
+        let places = Places::new(concurrency, self.capability.lease);
+        tokio::spawn(self.run(places, sender));
         JobBackend { claimed: receiver }
     }
 
-    async fn run(self, slots: Arc<Semaphore>, sender: mpsc::Sender<Claimed>) {
+    async fn run(self, places: Arc<Places>, sender: mpsc::Sender<Claimed>) {
         let mut news = self.wake.subscribe();
         let mut swept = Instant::now();
         loop {
@@ -98,35 +100,31 @@ impl Claimer {
                 self.sweep().await;
                 swept = Instant::now();
             }
-            let slot = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-                // a worker whose slots are full still takes back what others lost
-                () = tokio::time::sleep(SWEEP) => continue,
+            let free = places.free();
+            let claimed = if free == 0 {
+                false
+            } else {
+                news.mark_unchanged();
+                self.claim(free, &places, &sender).await
             };
-            let Ok(slot) = slot else { return };
-            news.mark_unchanged();
-            if self.claim(slot, &slots, &sender).await {
+            if claimed && !self.stop.is_cancelled() {
                 continue;
             }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                _ = news.changed() => {}
-                () = tokio::time::sleep(self.poll) => {}
+                _ = news.changed(), if free > 0 => {}
+                () = places.freed(), if free == 0 => {}
+                // a worker that is full still takes back what others lost
+                () = tokio::time::sleep(if free == 0 { SWEEP } else { self.poll }) => {}
             }
         }
     }
 
     /// Whether anything was claimed.
-    async fn claim(&self, first: OwnedSemaphorePermit, slots: &Arc<Semaphore>, sender: &mpsc::Sender<Claimed>) -> bool {
-        let mut free = vec![first];
-        while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-            free.push(slot);
-        }
+    async fn claim(&self, free: usize, places: &Arc<Places>, sender: &mpsc::Sender<Claimed>) -> bool {
         let asked = Instant::now();
-        let jobs = match claim::claim(&self.database, &self.capability, free.len()).await {
+        let jobs = match claim::claim(&self.database, &self.capability, free).await {
             Ok(jobs) => jobs,
             Err(error) => {
                 tracing::warn!(%error, "due jobs could not be claimed; trying again");
@@ -135,11 +133,11 @@ impl Claimer {
         };
         self.polls.succeeded();
         let any = !jobs.is_empty();
-        for (job, slot) in jobs.into_iter().zip(free) {
+        for job in jobs {
             let lease = Lease::new(&job, asked, self.capability.lease, self.interrupt.clone());
             self.renewer.hold(&lease);
-            let claimed = Claimed { job: Arc::new(job), lease, _slot: Arc::new(slot) };
-            // the channel is as long as there are slots; a closed one means that the worker is gone, and the lease will lapse
+            let claimed = Claimed { job: Arc::new(job), lease, place: Arc::new(places.take()) };
+            // the channel is as long as there are places; a closed one means that the worker is gone, and the lease will lapse
             if sender.send(claimed).await.is_err() {
                 return false;
             }

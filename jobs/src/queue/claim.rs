@@ -4,7 +4,7 @@ use super::{
     line::{self, Back, IN_LINE},
     outcome, row, rows,
 };
-use crate::setup::database::Database;
+use crate::{kinds, setup::database::Database};
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
 use std::time::Duration;
@@ -36,9 +36,6 @@ pub async fn claim(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
     if claimed.len() < free && line::let_in(db).await? {
         claimed.extend(from_line(db, can, free - claimed.len()).await?);
     }
-    if !claimed.is_empty() {
-        db.announce();
-    }
     Ok(claimed)
 }
 
@@ -47,12 +44,19 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
         return Ok(Vec::new());
     }
     let (text, values) = claim_sql(db.backend(), can, free);
-    let _turn = db.turn().await;
-    match rows(db.reader(), clock::statement(db.backend(), &text, values)).await {
+    let write = db.begin().await?;
+    let claimed = match rows(&*write, clock::statement(db.backend(), &text, values)).await {
         // another worker took a job with the same lock at the same moment; the next poll sees its lease
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(Vec::new()),
-        claimed => claimed,
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Vec::new(),
+        claimed => claimed?,
+    };
+    if claimed.is_empty() {
+        write.rollback().await?;
+        return Ok(claimed);
     }
+    kinds::started(&*write, &claimed).await?;
+    write.commit().await?;
+    Ok(claimed)
 }
 
 /// `due` locks candidates that no other claim has locked; of candidates with one lock key only the first is taken.

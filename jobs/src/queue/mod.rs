@@ -7,11 +7,11 @@
 //! * [`mod@enqueue`]: a job row in the caller's transaction
 //! * [`claim`]: due rows for a worker; lapsed leases back to the queue
 //! * [`lease`]: an attempt's hold on its job; [`renew`]: keeping it, on a thread of its own
-//! * [`outcome`]: how attempts end, and how a parent ends with its last child
+//! * [`outcome`]: how attempts end, and how a parent ends with its last child; `recorder`: several of them in one commit
 //! * `line`: the order in which jobs are claimed
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
-//! * [`backend`]: the face that apalis sees
+//! * [`backend`]: the face that apalis sees; `places`: how many jobs a process holds
 
 pub mod backend;
 pub mod claim;
@@ -20,12 +20,16 @@ pub mod enqueue;
 pub mod lease;
 mod line;
 pub mod outcome;
+mod places;
+mod recorder;
 pub mod renew;
 pub mod wait;
 pub mod wake;
 
 pub use enqueue::{Enqueued, NewJob, Requester, enqueue};
 pub use lease::{Held, Lease};
+pub use places::Place;
+pub use recorder::Recorder;
 pub use renew::{Heartbeat, Renewer};
 
 use keywright_entities::job;

@@ -1,17 +1,19 @@
 //! How attempts end, and how a parent ends with its last child. Everything here is fenced by the epoch.
 
-use super::{control, enqueue, lease::Held, line::Back, row};
+use super::{control, enqueue, lease::Held, line::Back, row, rows};
 use crate::kinds;
 use keywright_entities::{
     clock, job,
     types::{JobState, WaitingFor},
 };
-use sea_orm::{ConnectionTrait, DbErr, Value};
-use serde_json::{Map, Value as Json};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
+use serde_json::{Map, Value as Json, json};
 use std::{
+    collections::{BTreeMap, HashSet},
     fmt::{self, Display, Formatter},
     time::Duration,
 };
+use uuid::Uuid;
 
 /// Why a job failed, for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +83,63 @@ pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) ->
 /// The attempt does not count, and nothing went wrong with it.
 const UNCOUNTED: &str = "attempt = attempt - 1, error_code = NULL, error_detail = NULL, error_permission = NULL,";
 
+/// Writes what became of several attempts; where it tells `false`, that lease was lost and nothing was written for it.
+///
+/// Ends share their statements. Everything else, which is rarer, is written one by one.
+pub async fn record_all(db: &impl ConnectionTrait, attempts: &[(Held, Outcome)]) -> Result<Vec<bool>, DbErr> {
+    let ends: Vec<Json> = attempts
+        .iter()
+        .filter_map(|(held, outcome)| match outcome {
+            Outcome::Ended { state, reason } => Some(json!({
+                "id": held.id,
+                "epoch": held.epoch,
+                "state": state.as_str(),
+                "code": reason.as_ref().map(|reason| &reason.code),
+                "detail": reason.as_ref().map(|reason| &reason.detail),
+                "permission": reason.as_ref().and_then(|reason| reason.permission.as_ref()),
+            })),
+            _ => None,
+        })
+        .collect();
+    let ended = if ends.is_empty() { HashSet::new() } else { end_all(db, ends).await? };
+    let mut recorded = Vec::with_capacity(attempts.len());
+    for (held, outcome) in attempts {
+        recorded.push(match outcome {
+            Outcome::Ended { .. } => ended.contains(&held.id),
+            other => record(db, held, other.clone()).await?,
+        });
+    }
+    Ok(recorded)
+}
+
+/// Ends the jobs of these attempts and tells which of them it did.
+async fn end_all(db: &impl ConnectionTrait, ends: Vec<Json>) -> Result<HashSet<Uuid>, DbErr> {
+    let backend = db.get_database_backend();
+    let (attempts, returning) = match backend {
+        DbBackend::Sqlite => (
+            "(SELECT unhex(value ->> 'id', '-') AS id, value ->> 'epoch' AS epoch, value ->> 'state' AS state, \
+             value ->> 'code' AS code, value ->> 'detail' AS detail, value ->> 'permission' AS permission \
+             FROM json_each($1)) AS attempt",
+            "*",
+        ),
+        _ => (
+            "jsonb_to_recordset($1) \
+             AS attempt(id uuid, epoch bigint, state text, code text, detail text, permission text)",
+            "job.*",
+        ),
+    };
+    let ending = ending("attempt.state", ["attempt.code", "attempt.detail", "attempt.permission"]);
+    let text = format!(
+        "UPDATE job SET {ending} FROM {attempts} \
+         WHERE job.id = attempt.id AND job.epoch = attempt.epoch AND job.lease_until IS NOT NULL RETURNING {returning}"
+    );
+    let ended = rows(db, clock::statement(backend, &text, [Json::Array(ends).into()])).await?;
+    have_ended(db, &ended).await?;
+    Ok(ended.iter().map(|job| job.id).collect())
+}
+
 async fn state_of(db: &impl ConnectionTrait, held: &Held) -> Result<Option<JobState>, DbErr> {
-    let lock = if db.get_database_backend() == sea_orm::DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let lock = if db.get_database_backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {lock}");
     let found = row(db, clock::statement(db.get_database_backend(), &text, held.fence())).await?;
     Ok(found.map(|job| job.state))
@@ -162,22 +219,40 @@ async fn end_where(
     state: JobState,
     reason: Option<Reason>,
 ) -> Result<bool, DbErr> {
-    let text = format!(
-        "UPDATE job SET state = $3, waiting_for = NULL, due_at = NULL, turn = NULL, lease_until = NULL, paused_at = NULL, \
-         resume_at = NULL, completed_at = {{now}}, \
-         epoch = epoch + 1, error_code = $4, error_detail = $5, error_permission = $6, version = version + 1 \
-         WHERE id = $1 AND {guard} RETURNING *"
-    );
+    let ending = ending("$3", ["$4", "$5", "$6"]);
+    let text = format!("UPDATE job SET {ending} WHERE id = $1 AND {guard} RETURNING *");
     let [code, detail, permission] = reason_values(reason);
     let values = [id, epoch, state.as_str().into(), code, detail, permission];
     let Some(ended) = row(db, clock::statement(db.get_database_backend(), &text, values)).await? else {
         return Ok(false);
     };
-    kinds::ended(db, &ended).await?;
-    if let Some(parent) = ended.parent_id {
-        child_ended(db, parent, &ended).await?;
-    }
+    have_ended(db, &[ended]).await?;
     Ok(true)
+}
+
+/// What follows from the ends of these jobs.
+async fn have_ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(), DbErr> {
+    kinds::ended(db, jobs).await?;
+    let mut families: BTreeMap<Uuid, Vec<&job::Model>> = BTreeMap::new();
+    for job in jobs {
+        if let Some(parent) = job.parent_id {
+            families.entry(parent).or_default().push(job);
+        }
+    }
+    // in the order of their ids, so that no two transactions wait for each other's parents
+    for (parent, children) in families {
+        children_ended(db, parent, &children).await?;
+    }
+    Ok(())
+}
+
+/// SQL that ends a job; the state and the reason follow as SQL.
+fn ending(state: &str, [code, detail, permission]: [&str; 3]) -> String {
+    format!(
+        "state = {state}, waiting_for = NULL, due_at = NULL, turn = NULL, lease_until = NULL, paused_at = NULL, \
+         resume_at = NULL, completed_at = {{now}}, epoch = job.epoch + 1, error_code = {code}, error_detail = {detail}, \
+         error_permission = {permission}, version = version + 1"
+    )
 }
 
 fn reason_values(reason: Option<Reason>) -> [Value; 3] {
@@ -188,30 +263,34 @@ fn reason_values(reason: Option<Reason>) -> [Value; 3] {
     [code.into(), detail.into(), permission.into()]
 }
 
-/// Counts an ended child in its parent. The row lock of the first update makes the children take turns, so that exactly one
+/// Counts ended children in their parent. The row lock of the first update makes the children take turns, so that exactly one
 /// of them is the last.
-async fn child_ended(db: &impl ConnectionTrait, parent: uuid::Uuid, child: &job::Model) -> Result<(), DbErr> {
-    const COUNT: &str = "UPDATE job SET children_open = children_open - 1, \
-        children_succeeded = children_succeeded + $2, children_failed = children_failed + $3, \
-        children_denied = children_denied + $4, children_canceled = children_canceled + $5, version = version + 1 \
+async fn children_ended(db: &impl ConnectionTrait, parent: Uuid, children: &[&job::Model]) -> Result<(), DbErr> {
+    const COUNT: &str = "UPDATE job SET children_open = children_open - $2, \
+        children_succeeded = children_succeeded + $3, children_failed = children_failed + $4, \
+        children_denied = children_denied + $5, children_canceled = children_canceled + $6, version = version + 1 \
         WHERE id = $1 AND completed_at IS NULL RETURNING *";
-    let denied = child.error_code.as_deref() == Some(DENIED);
-    let is = |yes: bool| Value::from(i32::from(yes));
+    let count = |is: &dyn Fn(&job::Model) -> bool| {
+        let number = children.iter().filter(|child| is(child)).count();
+        Value::from(i32::try_from(number).unwrap_or(i32::MAX))
+    };
+    let denied = |child: &job::Model| child.error_code.as_deref() == Some(DENIED);
     let values = [
         parent.into(),
-        is(child.state == JobState::Succeeded),
-        is(child.state == JobState::Failed && !denied),
-        is(child.state == JobState::Failed && denied),
-        is(child.state == JobState::Canceled),
+        count(&|_| true),
+        count(&|child| child.state == JobState::Succeeded),
+        count(&|child| child.state == JobState::Failed && !denied(child)),
+        count(&|child| child.state == JobState::Failed && denied(child)),
+        count(&|child| child.state == JobState::Canceled),
     ];
     let backend = db.get_database_backend();
     let Some(mut parent) = row(db, clock::statement(backend, COUNT, values)).await? else {
         return Ok(());
     };
-    let counts = sum_counts(parent.counts.take(), child.counts.as_ref());
+    let counts = children.iter().fold(parent.counts.take(), |sum, child| Some(sum_counts(sum, child.counts.as_ref())));
     let values = [parent.id.into(), counts.clone().into()];
     db.execute_raw(clock::statement(backend, "UPDATE job SET counts = $2 WHERE id = $1", values)).await?;
-    parent.counts = Some(counts);
+    parent.counts = counts;
     if parent.children_open == 0 {
         finish_parent(db, parent).await?;
     }
@@ -260,8 +339,7 @@ pub fn sum_counts(so_far: Option<Json>, more: Option<&Json>) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use super::sum_counts;
-    use serde_json::json;
+    use super::{json, sum_counts};
 
     #[test]
     fn counts_add_up_by_name() {

@@ -1,5 +1,6 @@
 //! The conformance suite of the queue: what it promises, on each database that it runs on.
 
+mod batches;
 mod canceling;
 mod claiming;
 mod enqueueing;

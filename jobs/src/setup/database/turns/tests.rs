@@ -224,7 +224,8 @@ async fn what_one_takes_back_the_others_keep() {
     for ended in [back, kept, last] {
         ended.await.unwrap().unwrap();
     }
-    (dropped.await.unwrap(), failed.await.unwrap());
+    dropped.await.unwrap();
+    failed.await.unwrap();
     assert_eq!(at.notes().await, ["first", "last", "third"]);
     assert_eq!(at.commits() - before, 1);
 }
