@@ -8,6 +8,7 @@ mod columns;
 mod m20261124_000001_jobs;
 mod m20261124_000002_inventory;
 mod m20261124_000003_identity;
+mod m20261124_000006_schedules;
 
 pub struct Migrator;
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000001_jobs::Migration),
             Box::new(m20261124_000002_inventory::Migration),
             Box::new(m20261124_000003_identity::Migration),
+            Box::new(m20261124_000006_schedules::Migration),
         ]
     }
 }
