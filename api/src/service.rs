@@ -10,6 +10,7 @@ use crate::{
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
         jobs::JobsApi,
+        schedules::SchedulesApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -53,7 +54,8 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         SubscriptionsApi { database: database.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
-        JobsApi { database, waiters },
+        JobsApi { database: database.clone(), waiters },
+        SchedulesApi { database },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),

@@ -19,6 +19,7 @@ pub mod auth;
 pub mod discovery;
 pub mod jobs;
 pub mod role;
+pub mod schedules;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;
@@ -34,6 +35,7 @@ pub type Api = (
     discovery::ScansApi,
     discovery::AssetsApi,
     jobs::JobsApi,
+    schedules::SchedulesApi,
 );
 
 /// The sections of the document.
@@ -51,4 +53,6 @@ pub enum Tag {
     Discovery,
     /// Work that takes longer than a request.
     Jobs,
+    /// Work that is begun by the clock.
+    Schedules,
 }

@@ -8,4 +8,5 @@ mod outage;
 mod refusals;
 mod roles;
 mod scans;
+mod schedules;
 mod subscriptions;

@@ -1,13 +1,16 @@
 //! Scans: asked for, under way, and what each of them found.
 
+mod input;
 mod queries;
+
+pub use input::problems;
 
 use super::assets::{AssetView, view_of_version};
 use crate::{
     answer::{Accepted, Current},
     auth::{Caller, perm},
     context,
-    error::{ApiError, Code, FieldError},
+    error::{ApiError, Code},
     page::{ListParams, Page, Slice, SortKey, Sorting},
     routes::{
         Tag,
@@ -19,15 +22,16 @@ use crate::{
     timestamp::Timestamp,
     wire::{Change, JobState, ScanMode},
 };
+use input::{StartScan, unknown};
 use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope};
 use keywright_jobs::{
     domain::inventory::Thresholds,
-    kinds::discovery::request::{self, OnConflict, ScanRefused, ScanRequest},
+    kinds::discovery::request::{self, ScanRefused},
     queue::{Enqueued, Requester, wait::Waiters},
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
-    Enum, Object, OpenApi,
+    Object, OpenApi,
     param::{Header, Path, Query},
     payload::Json,
 };
@@ -44,38 +48,6 @@ pub struct ScansApi {
     pub database: Database,
     pub waiters: Waiters,
     pub clock: Clock,
-}
-
-/// What to do when the same scan is under way already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
-#[oai(rename_all = "lowercase")]
-pub enum Conflict {
-    /// Answer with the one under way.
-    #[default]
-    Join,
-    /// Scan once more.
-    Queue,
-    /// 409 with its `jobId`.
-    Reject,
-}
-
-/// What to scan.
-#[derive(Debug, Default, Object)]
-#[oai(rename_all = "camelCase", example)]
-pub struct StartScan {
-    /// Default `full`.
-    pub mode: Option<ScanMode>,
-    /// Default: every enabled subscription.
-    #[oai(validator(min_items = 1, max_items = 1000))]
-    pub subscriptions: Option<Vec<Uuid>>,
-    /// Default `join`.
-    pub on_conflict: Option<Conflict>,
-}
-
-impl poem_openapi::types::Example for StartScan {
-    fn example() -> Self {
-        Self { mode: Some(ScanMode::Full), ..Self::default() }
-    }
 }
 
 /// One look at the subscriptions. Its id is that of its job.
@@ -156,19 +128,7 @@ impl ScansApi {
         prefer: Header<Option<String>>,
         body: Json<StartScan>,
     ) -> Result<Accepted<JobView>, ApiError> {
-        let mode = body.0.mode.unwrap_or(ScanMode::Full);
-        if mode == ScanMode::Delta {
-            return Err(ApiError::invalid("/mode", "unsupported", "This version scans full or force, not delta."));
-        }
-        let request = ScanRequest {
-            mode: mode.into(),
-            subscriptions: body.0.subscriptions,
-            on_conflict: match body.0.on_conflict.unwrap_or_default() {
-                Conflict::Join => OnConflict::Join,
-                Conflict::Queue => OnConflict::Queue,
-                Conflict::Reject => OnConflict::Reject,
-            },
-        };
+        let request = body.0.request("").map_err(|wrong| ApiError::validation(vec![wrong]))?;
         let actor = caller.actor();
         let requester = Requester {
             actor: actor.actor_type,
@@ -355,12 +315,7 @@ impl ScanView {
 
 fn refused(refused: ScanRefused) -> ApiError {
     match refused {
-        ScanRefused::UnknownSubscriptions(positions) => ApiError::validation(
-            positions
-                .into_iter()
-                .map(|n| FieldError::new(format!("/subscriptions/{n}"), "unknown", "There is no such subscription."))
-                .collect(),
-        ),
+        ScanRefused::UnknownSubscriptions(positions) => ApiError::validation(unknown("", positions)),
         ScanRefused::NothingToScan => {
             ApiError::new(Code::NoSubscription, "There is nothing to scan: add a subscription or enable one.")
         }
