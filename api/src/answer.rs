@@ -1,5 +1,6 @@
 //! The successful answers that operations share. Refusals are [`crate::error::ApiError`].
 
+use crate::error::ApiError;
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ToJSON, Type};
@@ -175,6 +176,17 @@ pub fn etag(version: i64) -> String {
 #[must_use]
 pub fn any_match(header: &str, tag: &str) -> bool {
     header.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
+}
+
+/// Lets a change through whose `If-Match`, if there is one, names the present version.
+///
+/// # Errors
+/// 412 `precondition_failed`.
+pub fn expect_version(if_match: Option<&str>, version: i64) -> Result<(), ApiError> {
+    match if_match {
+        Some(header) if !any_match(header, &etag(version)) => Err(ApiError::precondition_failed()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

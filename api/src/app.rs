@@ -63,7 +63,10 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let router = docs::pages(&document).nest_no_strip("/", service.into_endpoint());
     let mut gates: Vec<Arc<dyn Gate>> = vec![Arc::new(options.draining.clone())];
     gates.extend(options.gates);
-    let inner = StrictInput::new(operations, gates, router).data(options.cursor_key).data(options.draining);
+    let inner = StrictInput::new(Arc::clone(&operations), gates, router)
+        .data(operations)
+        .data(options.cursor_key)
+        .data(options.draining);
     Ok(if options.check_answers {
         Edge::new(options.request_ids, Conformance::new(inner)).boxed()
     } else {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// What a merge patch says about one field that can be cleared. Its schema is nullable and not required.
 ///
@@ -87,10 +87,36 @@ impl<T: ToJSON> ToJSON for Patch<T> {
     }
 }
 
+/// Merges what a patch says of a column that holds an object: nothing, `null` (then it is empty), or members.
+pub fn merge_object(target: &mut Value, patch: Option<Value>) {
+    match patch {
+        None => {}
+        Some(Value::Null) => *target = json!({}),
+        Some(patch) => merge(target, patch),
+    }
+}
+
+/// RFC 7396, section 2.
+pub fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(fields) = target.as_object_mut() else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            fields.remove(&name);
+        } else {
+            merge(fields.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

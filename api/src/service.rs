@@ -10,6 +10,7 @@ use crate::{
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
         jobs::{JobsApi, control::JobControlApi},
+        schedules::SchedulesApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -54,7 +55,8 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
-        JobControlApi { database, waiters },
+        JobControlApi { database: database.clone(), waiters },
+        SchedulesApi { database },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 
+pub(crate) use self::body::refuse;
 pub use self::operations::{Match, Operation, Operations};
 pub(crate) use self::report::problems;
 pub(crate) use self::schema::{Members, compile, resolve};

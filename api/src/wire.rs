@@ -1,7 +1,7 @@
 //! The words of the wire, as schemas: the same texts that the database keeps, told to clients as enumerations.
 
 use keywright_entities::types;
-use keywright_jobs::domain::inventory::Status as DerivedStatus;
+use keywright_jobs::{domain::inventory::Status as DerivedStatus, job::Job, kinds::discovery::scan::Scan};
 use poem_openapi::Enum;
 
 /// Defines a documented enumeration that mirrors one of [`types`], variant by variant.
@@ -50,6 +50,13 @@ mirrored! {
 
     /// `full`: list everything. `delta`: only what changed. `force`: list everything and ask for every detail again.
     ScanMode { Full = "full", Delta = "delta", Force = "force" }
+
+    /// What becomes of instants that no worker saw in time. `none`: nothing. `last`: the last of them fires. `all`: each of them
+    /// fires, the latest 100 at most.
+    CatchUp { None = "none", Last = "last", All = "all" }
+
+    /// `started`: a job. `joined`: the same was under way. `refused`: no job, see the reason. `missed`: no worker looked in time.
+    RunOutcome { Started = "started", Joined = "joined", Refused = "refused", Missed = "missed" }
 
     /// What a scan found of an asset against what was known.
     Change { Created = "created", Changed = "changed", Unchanged = "unchanged", Removed = "removed" }
@@ -116,5 +123,24 @@ impl From<i32> for Priority {
             0 => Self::Normal,
             1.. => Self::High,
         }
+    }
+}
+
+/// The kinds of job that can be scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum ScheduleKind {
+    #[oai(rename = "discovery.scan")]
+    Scan,
+}
+
+impl ScheduleKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scan => Scan::KIND,
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == Scan::KIND).then_some(Self::Scan)
     }
 }

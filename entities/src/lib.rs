@@ -9,6 +9,8 @@ pub mod job;
 pub mod refresh_token;
 pub mod scan;
 pub mod scan_warning;
+pub mod schedule;
+pub mod schedule_run;
 pub mod scope;
 pub mod sealing_canary;
 pub mod session;

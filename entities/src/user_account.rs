@@ -1,6 +1,6 @@
 //! People who may sign in.
 
-use crate::types::Role;
+use crate::{scope::Scope, types::Role};
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 #[derive(Clone, PartialEq, DeriveEntityModel)]
@@ -32,6 +32,13 @@ impl std::fmt::Debug for Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// The subscriptions whose rows they may see.
+    pub fn visible(&self) -> Scope {
+        Scope::All
+    }
+}
 
 /// The form of a name by which users are told apart.
 pub fn name_key(name: &str) -> String {

@@ -9,6 +9,7 @@ mod m20261124_000001_jobs;
 mod m20261124_000002_inventory;
 mod m20261124_000003_identity;
 mod m20261124_000004_line;
+mod m20261124_000006_schedules;
 
 pub struct Migrator;
 
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_inventory::Migration),
             Box::new(m20261124_000003_identity::Migration),
             Box::new(m20261124_000004_line::Migration),
+            Box::new(m20261124_000006_schedules::Migration),
         ]
     }
 }

@@ -14,5 +14,6 @@ mod faults;
 mod http;
 mod queue;
 mod runner;
+mod schedules;
 mod up;
 mod wake;

@@ -12,6 +12,7 @@ use keywright_jobs::{
         claim::Capability,
         wake::Wake,
     },
+    schedules,
     setup::{clock::Clock, database::Database, ids},
 };
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
@@ -94,6 +95,7 @@ impl Runner {
         });
         let running = Running { attempts, dropped: Arc::default() };
         let backend = claimer.start(self.concurrency);
+        tokio::spawn(schedules::run(self.database.clone(), stop.clone()));
         let apalis_worker =
             WorkerBuilder::new(format!("{}-{worker}", self.name)).backend(backend).data(running.clone()).build(attempt);
         tracing::info!(%worker, name = self.name, concurrency = self.concurrency, lease = ?self.lease, "worker ready");

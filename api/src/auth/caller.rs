@@ -52,6 +52,7 @@ pub struct Principal {
     /// The password was made by the program and must be changed.
     pub password_generated: bool,
     pub credential: Credential,
+    visible: Scope,
 }
 
 /// By what somebody is known.
@@ -84,7 +85,7 @@ impl Principal {
 
     /// The subscriptions whose rows they may see.
     pub fn visible(&self) -> Scope {
-        Scope::All
+        self.visible.clone()
     }
 
     /// As the audit log and jobs name them.
@@ -121,6 +122,7 @@ impl Principal {
 
     fn new(user: user_account::Model, credential: Credential) -> Self {
         Self {
+            visible: user.visible(),
             user_id: user.id,
             user_name: user.name,
             role: user.role,

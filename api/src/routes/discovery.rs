@@ -4,4 +4,4 @@ mod assets;
 mod scans;
 
 pub use assets::AssetsApi;
-pub use scans::ScansApi;
+pub use scans::{ScansApi, problems as scan_problems};

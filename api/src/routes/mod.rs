@@ -19,6 +19,7 @@ pub mod auth;
 pub mod discovery;
 pub mod jobs;
 pub mod role;
+pub mod schedules;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;
@@ -35,6 +36,7 @@ pub type Api = (
     discovery::AssetsApi,
     jobs::JobsApi,
     jobs::control::JobControlApi,
+    schedules::SchedulesApi,
 );
 
 /// The sections of the document.
@@ -52,4 +54,6 @@ pub enum Tag {
     Discovery,
     /// Work that takes longer than a request.
     Jobs,
+    /// Work that is begun by the clock.
+    Schedules,
 }

@@ -4,7 +4,7 @@ mod input;
 
 use super::Tag;
 use crate::{
-    answer::{Created, Current, Found, NoContent, any_match, etag},
+    answer::{Created, Current, Found, NoContent, expect_version},
     auth::{Caller, perm},
     context,
     error::ApiError,
@@ -242,13 +242,6 @@ async fn find_to_change(db: &DatabaseTransaction, visible: &Scope, id: Uuid) -> 
     let select = subscription::live().filter(subscription::Column::Id.eq(id)).lock_exclusive();
     let found = select.one(db).await?.filter(|row| visible.allows(row.id));
     found.ok_or_else(|| ApiError::not_found("subscription"))
-}
-
-fn expect_version(if_match: Option<&str>, version: i64) -> Result<(), ApiError> {
-    match if_match {
-        Some(header) if !any_match(header, &etag(version)) => Err(ApiError::precondition_failed()),
-        _ => Ok(()),
-    }
 }
 
 fn taken(error: DbErr, external_id: &str) -> ApiError {

@@ -94,7 +94,11 @@ fn check_form(bytes: &[u8], validator: &Validator, kinds: &BTreeMap<String, Kind
     problems
 }
 
-fn refuse(problems: Vec<FieldError>) -> Result<(), ApiError> {
+/// Refuses a body with these problems, if there are any.
+///
+/// # Errors
+/// 400 that names them all.
+pub fn refuse(problems: Vec<FieldError>) -> Result<(), ApiError> {
     if problems.is_empty() {
         return Ok(());
     }

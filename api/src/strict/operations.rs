@@ -7,7 +7,9 @@ use anyhow::{Context, anyhow};
 use jsonschema::Validator;
 use serde_json::Value;
 
+use super::report::problems;
 use super::schema::{Members, compile, resolve};
+use crate::error::FieldError;
 
 /// The methods that a path item can have, in the order in which `Allow` lists them.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -118,6 +120,18 @@ impl Operations {
         }
         routes.extend(pages.iter().map(|page| Route { segments: segments(page), methods: [("get", None)].into() }));
         Ok(Self { routes })
+    }
+
+    /// What is wrong with `body` as the JSON body of the operation of this id; `base` is the pointer to it.
+    #[must_use]
+    pub fn problems_of_body(&self, id: &str, body: &Value, base: &str) -> Vec<FieldError> {
+        let operations = self.routes.iter().flat_map(|route| route.methods.values()).flatten();
+        let media = operations.filter(|operation| operation.id == id).filter_map(|operation| operation.body.as_ref());
+        let mut validators = media.flat_map(|body| &body.media).filter(|(name, _)| name.contains("json"));
+        match validators.find_map(|(_, validator)| validator.as_ref()) {
+            Some(validator) => problems(validator, body, base),
+            None => vec![FieldError::new(base, "unsupported", "There is no such request.")],
+        }
     }
 
     /// Finds what answers to `method` (HEAD is answered where GET is) on `path`.

@@ -52,6 +52,10 @@ permissions! {
     JobsControl = "jobs:control": [Operator, Admin];
     /// Add, change and remove subscriptions.
     SubscriptionsWrite = "subscriptions:write": [Admin];
+    /// Read schedules.
+    SchedulesRead = "schedules:read": [Viewer, Auditor, Operator, Admin];
+    /// Add, change and remove schedules.
+    SchedulesWrite = "schedules:write": [Operator, Admin];
     /// Read what the system is and how it is set.
     SystemRead = "system:read": [Viewer, Auditor, Operator, Admin];
     /// Read the audit log, export and verify it.

@@ -5,24 +5,76 @@ pub mod discovery;
 use crate::{
     audit::{Actor, Event, EventType},
     context::Context,
+    domain::permissions::Permission,
     job::{Done, Job, JobError},
     queue::{Enqueued, Requester},
-    setup::database::Database,
+    setup::database::{Database, Write},
 };
-use discovery::{scan::Scan, scope::ScopeListing};
+use discovery::{request::ScanRequest, scan::Scan, scope::ScopeListing};
 use keywright_entities::{
     job,
     scope::Scope,
-    types::{JobState, Outcome},
+    types::{JobState, Outcome, Trigger},
 };
 use sea_orm::{ConnectionTrait, DbErr};
+use serde_json::Value;
 use thiserror::Error;
+use uuid::Uuid;
 
 /// Every kind that this program runs.
 pub const KINDS: &[&str] = &[Scan::KIND, ScopeListing::KIND];
 
 /// The newest payload version of any kind that this program reads.
 pub const PAYLOAD_VERSION: i32 = 1;
+
+/// What a schedule may start, and the permission that its owner must have for it; `None` for what it may not.
+pub fn start_permission(kind: &str) -> Option<Permission> {
+    match kind {
+        Scan::KIND => Some(Permission::JobsStart),
+        _ => None,
+    }
+}
+
+/// Why a request that nobody waits for was refused.
+#[derive(Debug, Error)]
+pub enum StartRefused {
+    #[error("{code}: {detail}")]
+    Reason {
+        /// Stable, as clients would be answered.
+        code: &'static str,
+        detail: String,
+        /// The job that is in the way.
+        job: Option<Uuid>,
+    },
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Starts a job of this kind in the caller's transaction, as the kind's own request with this body would. A refusal has
+/// written nothing.
+pub async fn start(
+    write: &Write,
+    kind: &str,
+    visible: &Scope,
+    requester: Requester,
+    body: &Value,
+) -> Result<Enqueued, StartRefused> {
+    match kind {
+        Scan::KIND => {
+            let request = ScanRequest::from_body(body).map_err(|error| StartRefused::Reason {
+                code: "validation_failed",
+                detail: format!("The body is none of a scan's requests any more: {error}"),
+                job: None,
+            })?;
+            Ok(discovery::request::scan_in(write, visible, requester, Trigger::Schedule, request).await?)
+        }
+        other => Err(StartRefused::Reason {
+            code: "unknown_kind",
+            detail: format!("This version starts no {other} for schedules."),
+            job: None,
+        }),
+    }
+}
 
 /// Runs the claimed job.
 pub async fn run(context: &Context) -> Result<Done, JobError> {

@@ -9,4 +9,5 @@ mod outage;
 mod refusals;
 mod roles;
 mod scans;
+mod schedules;
 mod subscriptions;

@@ -21,6 +21,7 @@ struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static
 fn table() -> Vec<Row> {
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
     let subscription = json!({"provider": "aws", "externalId": "one", "name": "one"});
+    let schedule = json!({"name": "one", "cron": "0 0 * * *", "kind": "discovery.scan"});
     vec![
         Row("getMe", get.clone(), "/api/auth/me", None, EVERYBODY, "account:self"),
         Row("changePassword", post.clone(), "/api/auth/password", Some(json!({})), EVERYBODY, "account:self"),
@@ -41,8 +42,15 @@ fn table() -> Vec<Row> {
             ADMINS,
             "subscriptions:write",
         ),
-        Row("updateSubscription", patch, "/api/subscriptions/{id}", Some(json!({})), ADMINS, "subscriptions:write"),
-        Row("deleteSubscription", delete, "/api/subscriptions/{id}", None, ADMINS, "subscriptions:write"),
+        Row(
+            "updateSubscription",
+            patch.clone(),
+            "/api/subscriptions/{id}",
+            Some(json!({})),
+            ADMINS,
+            "subscriptions:write",
+        ),
+        Row("deleteSubscription", delete.clone(), "/api/subscriptions/{id}", None, ADMINS, "subscriptions:write"),
         Row("startScan", post.clone(), SCAN, Some(json!({})), OPERATORS, "jobs:start"),
         Row("listScans", get.clone(), "/api/assets/discovery/scans", None, EVERYBODY, "inventory:read"),
         Row("getScan", get.clone(), "/api/assets/discovery/scans/{id}", None, EVERYBODY, "inventory:read"),
@@ -66,6 +74,11 @@ fn table() -> Vec<Row> {
         Row("listAssets", get.clone(), "/api/assets/discovery/assets", None, EVERYBODY, "inventory:read"),
         Row("getAsset", get.clone(), "/api/assets/discovery/assets/{id}", None, EVERYBODY, "inventory:read"),
         Row("listVaults", get.clone(), "/api/assets/discovery/vaults", None, EVERYBODY, "inventory:read"),
+        Row("listSchedules", get.clone(), "/api/schedules", None, EVERYBODY, "schedules:read"),
+        Row("getSchedule", get.clone(), "/api/schedules/{id}", None, EVERYBODY, "schedules:read"),
+        Row("createSchedule", post.clone(), "/api/schedules", Some(schedule), OPERATORS, "schedules:write"),
+        Row("updateSchedule", patch, "/api/schedules/{id}", Some(json!({})), OPERATORS, "schedules:write"),
+        Row("deleteSchedule", delete, "/api/schedules/{id}", None, OPERATORS, "schedules:write"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("listJobScopes", get, "/api/jobs/{id}/scopes", None, EVERYBODY, "jobs:read"),

@@ -1,12 +1,15 @@
 //! Scans: asked for, under way, and what each of them found.
 
+mod input;
 mod queries;
+
+pub use input::problems;
 
 use super::assets::{AssetView, view_of_version};
 use crate::{
     answer::{Accepted, Current},
     auth::{Caller, perm},
-    error::{ApiError, Code, FieldError},
+    error::{ApiError, Code},
     page::{ListParams, Page, Slice, SortKey, Sorting},
     routes::{
         Tag,
@@ -17,18 +20,19 @@ use crate::{
         },
     },
     timestamp::Timestamp,
-    wire::{Change, JobState, Priority, ScanMode},
+    wire::{Change, JobState, ScanMode},
 };
 use chrono::Duration;
+use input::{StartScan, unknown};
 use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope};
 use keywright_jobs::{
     domain::inventory::Thresholds,
-    kinds::discovery::request::{self, OnConflict, ScanRefused, ScanRequest},
+    kinds::discovery::request::{self, ScanRefused},
     queue::{Enqueued, wait::Waiters},
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
-    Enum, Object, OpenApi,
+    Object, OpenApi,
     param::{Header, Path, Query},
     payload::Json,
 };
@@ -47,42 +51,6 @@ pub struct ScansApi {
     pub database: Database,
     pub waiters: Waiters,
     pub clock: Clock,
-}
-
-/// What to do when the same scan is under way already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
-#[oai(rename_all = "lowercase")]
-pub enum Conflict {
-    /// Answer with the one under way.
-    #[default]
-    Join,
-    /// Scan once more.
-    Queue,
-    /// 409 with its `jobId`.
-    Reject,
-}
-
-/// What to scan.
-#[derive(Debug, Default, Object)]
-#[oai(rename_all = "camelCase", example)]
-pub struct StartScan {
-    /// Default `full`.
-    pub mode: Option<ScanMode>,
-    /// Default: every enabled subscription.
-    #[oai(validator(min_items = 1, max_items = 1000))]
-    pub subscriptions: Option<Vec<Uuid>>,
-    /// Default `join`.
-    pub on_conflict: Option<Conflict>,
-    /// All that is due of a higher priority begins before any of a lower one. Default `normal`.
-    pub priority: Option<Priority>,
-    /// Not before this instant, at most a year from now. Default: now.
-    pub run_at: Option<Timestamp>,
-}
-
-impl poem_openapi::types::Example for StartScan {
-    fn example() -> Self {
-        Self { mode: Some(ScanMode::Full), ..Self::default() }
-    }
 }
 
 /// One look at the subscriptions. Its id is that of its job.
@@ -163,24 +131,10 @@ impl ScansApi {
         prefer: Header<Option<String>>,
         body: Json<StartScan>,
     ) -> Result<Accepted<JobView>, ApiError> {
-        let mode = body.0.mode.unwrap_or(ScanMode::Full);
-        if mode == ScanMode::Delta {
-            return Err(ApiError::invalid("/mode", "unsupported", "This version scans full or force, not delta."));
-        }
         if body.0.run_at.is_some_and(|at| at.0 > self.clock.now() + LATEST_START) {
             return Err(ApiError::invalid("/runAt", "range", "A scan begins at most a year from now."));
         }
-        let request = ScanRequest {
-            mode: mode.into(),
-            subscriptions: body.0.subscriptions,
-            on_conflict: match body.0.on_conflict.unwrap_or_default() {
-                Conflict::Join => OnConflict::Join,
-                Conflict::Queue => OnConflict::Queue,
-                Conflict::Reject => OnConflict::Reject,
-            },
-            priority: body.0.priority.unwrap_or(Priority::Normal).into(),
-            run_at: body.0.run_at.map(|at| at.0),
-        };
+        let request = body.0.request("").map_err(|wrong| ApiError::validation(vec![wrong]))?;
         let begun = request::scan(&self.database, &caller.visible(), requester(&caller), request).await;
         let (job, joined) = match begun.map_err(refused)? {
             Enqueued::New(job) => (job, false),
@@ -360,12 +314,7 @@ impl ScanView {
 
 fn refused(refused: ScanRefused) -> ApiError {
     match refused {
-        ScanRefused::UnknownSubscriptions(positions) => ApiError::validation(
-            positions
-                .into_iter()
-                .map(|n| FieldError::new(format!("/subscriptions/{n}"), "unknown", "There is no such subscription."))
-                .collect(),
-        ),
+        ScanRefused::UnknownSubscriptions(positions) => ApiError::validation(unknown("", positions)),
         ScanRefused::NothingToScan => {
             ApiError::new(Code::NoSubscription, "There is nothing to scan: add a subscription or enable one.")
         }

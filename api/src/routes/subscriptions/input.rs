@@ -2,13 +2,13 @@
 
 use crate::{
     error::{ApiError, FieldError},
-    patch::Patch,
+    patch::{Patch, merge, merge_object},
     wire::ProviderKind,
 };
 use chrono::{DateTime, Utc};
 use keywright_entities::{subscription, types};
 use poem_openapi::{Enum, Object, types::ToJSON};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -196,34 +196,6 @@ impl SubscriptionPatch {
         row.updated_at = now;
         row.version += 1;
         checked(row)
-    }
-}
-
-/// Merges what a patch says of a column that holds an object: nothing, `null` (then it is empty), or members.
-fn merge_object(target: &mut Value, patch: Option<Value>) {
-    match patch {
-        None => {}
-        Some(Value::Null) => *target = json!({}),
-        Some(patch) => merge(target, patch),
-    }
-}
-
-/// RFC 7396, section 2.
-fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Some(fields) = target.as_object_mut() else { return };
-    for (name, value) in patch {
-        if value.is_null() {
-            fields.remove(&name);
-        } else {
-            merge(fields.entry(name).or_insert(Value::Null), value);
-        }
     }
 }
 

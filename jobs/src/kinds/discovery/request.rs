@@ -3,8 +3,9 @@
 use super::scan::Scan;
 use crate::{
     audit::{Actor, Event, EventType},
+    kinds::StartRefused,
     queue::{self, Enqueued, NewJob, Requester},
-    setup::database::Database,
+    setup::database::{Database, Write},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use keywright_entities::{
@@ -14,12 +15,14 @@ use keywright_entities::{
     types::{ScanMode, Trigger},
 };
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, QueryFilter, QueryOrder};
-use serde_json::{Value as Json, json};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
 /// What to do when the same scan is under way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnConflict {
     /// Answer with the running one.
     #[default]
@@ -30,16 +33,44 @@ pub enum OnConflict {
 }
 
 /// A scan as a client asks for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScanRequest {
+    #[serde(default = "full")]
     pub mode: ScanMode,
     /// All enabled ones when not given.
     pub subscriptions: Option<Vec<Uuid>>,
+    #[serde(default)]
     pub on_conflict: OnConflict,
-    /// -1 low, 0 normal, 1 high.
+    /// -1 low, 0 normal, 1 high; as text in a body.
+    #[serde(default, deserialize_with = "rank")]
     pub priority: i32,
-    /// Not before this instant.
+    /// Not before this instant; a body that is stored has none.
+    #[serde(skip)]
     pub run_at: Option<DateTime<Utc>>,
+}
+
+impl ScanRequest {
+    /// Reads the body of a request that was accepted when it was stored.
+    ///
+    /// # Errors
+    /// When the body is not one that this version accepts.
+    pub fn from_body(body: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(body)
+    }
+}
+
+fn rank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    match Option::<String>::deserialize(deserializer)?.as_deref() {
+        None | Some("normal") => Ok(0),
+        Some("low") => Ok(-1),
+        Some("high") => Ok(1),
+        Some(_) => Err(D::Error::custom("priority is low, normal or high")),
+    }
+}
+
+fn full() -> ScanMode {
+    ScanMode::Full
 }
 
 /// Why a scan was not begun.
@@ -56,6 +87,22 @@ pub enum ScanRefused {
     Database(#[from] DbErr),
 }
 
+impl From<ScanRefused> for StartRefused {
+    fn from(refused: ScanRefused) -> Self {
+        let reason = |code, detail: &str, job| Self::Reason { code, detail: detail.to_owned(), job };
+        match refused {
+            ScanRefused::UnknownSubscriptions(_) => {
+                reason("unknown_subscription", "A subscription of its body does not exist any more.", None)
+            }
+            ScanRefused::NothingToScan => {
+                reason("no_subscription", "There was nothing to scan: no enabled subscription.", None)
+            }
+            ScanRefused::UnderWay(job) => reason("conflict", "The same scan was under way.", Some(job.id)),
+            ScanRefused::Database(error) => Self::Database(error),
+        }
+    }
+}
+
 /// Begins a scan, or joins the one under way.
 pub async fn scan(
     database: &Database,
@@ -64,10 +111,31 @@ pub async fn scan(
     request: ScanRequest,
 ) -> Result<Enqueued, ScanRefused> {
     let write = database.begin().await?;
-    let subscriptions = chosen(&*write, visible, request.subscriptions.as_deref()).await?;
+    match scan_in(&write, visible, requester, Trigger::Api, request).await {
+        Err(refused) => {
+            // what was read may be another's that is not committed yet
+            write.rollback().await?;
+            Err(refused)
+        }
+        begun => {
+            write.commit().await?;
+            begun
+        }
+    }
+}
+
+/// The same in the caller's transaction. A refusal has written nothing.
+pub async fn scan_in(
+    write: &Write,
+    visible: &Scope,
+    requester: Requester,
+    trigger: Trigger,
+    request: ScanRequest,
+) -> Result<Enqueued, ScanRefused> {
+    let subscriptions = chosen(&**write, visible, request.subscriptions.as_deref()).await?;
     let body = canonical(&request);
     let payload = Scan { mode: request.mode, subscriptions, only: None };
-    let mut new = NewJob::new(&payload, requester.clone(), Trigger::Api)
+    let mut new = NewJob::new(&payload, requester.clone(), trigger)
         .map_err(|error| DbErr::Json(error.to_string()))?
         .priority(request.priority)
         .not_before(request.run_at)
@@ -75,25 +143,14 @@ pub async fn scan(
     if request.on_conflict != OnConflict::Queue {
         new = new.unique(body.to_string());
     }
-    let enqueued = begin(&*write, &new, &payload, requester).await?;
-    match enqueued {
-        // what was read may be another's that is not committed yet
-        Enqueued::Open(job) => {
-            write.rollback().await?;
-            if request.on_conflict == OnConflict::Reject {
-                return Err(ScanRefused::UnderWay(Box::new(job)));
-            }
-            Ok(Enqueued::Open(job))
-        }
-        new => {
-            write.commit().await?;
-            Ok(new)
-        }
+    match begin(&**write, &new, &payload, requester).await? {
+        Enqueued::Open(job) if request.on_conflict == OnConflict::Reject => Err(ScanRefused::UnderWay(Box::new(job))),
+        begun => Ok(begun),
     }
 }
 
 /// What makes two requests the same: all that was asked for but `onConflict`.
-fn canonical(request: &ScanRequest) -> Json {
+fn canonical(request: &ScanRequest) -> Value {
     let mut subscriptions = request.subscriptions.clone();
     if let Some(ids) = &mut subscriptions {
         ids.sort_unstable();
@@ -154,12 +211,25 @@ pub(super) async fn chosen(
         select = select.filter(subscription::Column::Id.is_in(wanted.iter().copied()));
     }
     let found = select.order_by_asc(subscription::Column::Id).all(db).await?;
-    let missing = |id: &Uuid| !found.iter().any(|subscription| subscription.id == *id);
-    let unknown: Vec<usize> =
-        wanted.unwrap_or_default().iter().enumerate().filter(|(_, id)| missing(id)).map(|(n, _)| n).collect();
+    let unknown = missing(wanted.unwrap_or_default(), &found);
     if !unknown.is_empty() {
         return Err(ScanRefused::UnknownSubscriptions(unknown));
     }
     let enabled: Vec<Uuid> = found.into_iter().filter(|one| one.enabled).map(|one| one.id).collect();
     if enabled.is_empty() { Err(ScanRefused::NothingToScan) } else { Ok(enabled) }
+}
+
+/// The positions of those that do not exist, or that may not be seen.
+///
+/// # Errors
+/// When the database cannot tell.
+pub async fn unknown(db: &impl ConnectionTrait, visible: &Scope, wanted: &[Uuid]) -> Result<Vec<usize>, DbErr> {
+    let select = subscription::live().filter(visible.on(subscription::Column::Id));
+    let found = select.filter(subscription::Column::Id.is_in(wanted.iter().copied())).all(db).await?;
+    Ok(missing(wanted, &found))
+}
+
+fn missing(wanted: &[Uuid], found: &[subscription::Model]) -> Vec<usize> {
+    let missing = |id: &Uuid| !found.iter().any(|subscription| subscription.id == *id);
+    wanted.iter().enumerate().filter(|(_, id)| missing(id)).map(|(n, _)| n).collect()
 }
