@@ -10,6 +10,7 @@ use keywright_jobs::{
     queue::{
         Renewer,
         backend::Claimed,
+        chaos::{self, Promise},
         outcome::{self, Outcome, Reason},
     },
     setup::{clock::Clock, database::Database, ids},
@@ -48,6 +49,9 @@ impl Attempts {
             job: (*job).clone(),
             lease: Arc::clone(&claimed.lease),
         });
+        if chaos::breaks(Promise::AcknowledgeLast) && job.parent_id.is_some() {
+            self.record(&context, Outcome::Ended { state: JobState::Succeeded, reason: None }).await;
+        }
         let outcome = match self.first_start(&context).await {
             Ok(()) => self.supervise(&context).await,
             Err(error) => decide(&context, Err(error)),
@@ -127,7 +131,8 @@ impl Attempts {
 
     async fn try_record(&self, context: &Context, outcome: Outcome) -> Result<bool, DbErr> {
         let write = self.database.begin().await?;
-        let recorded = outcome::record(&*write, &context.lease.held, outcome).await?;
+        let held = chaos::fence(&*write, context.lease.held).await?;
+        let recorded = outcome::record(&*write, &held, outcome).await?;
         write.commit().await?;
         Ok(recorded)
     }

@@ -11,8 +11,10 @@
 //! * [`control`]: canceling a job
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`backend`]: the face that apalis sees
+//! * [`chaos`]: promises that a test build breaks on purpose
 
 pub mod backend;
+pub mod chaos;
 pub mod claim;
 pub mod control;
 pub mod enqueue;

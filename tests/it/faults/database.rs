@@ -1,6 +1,6 @@
 //! Databases that go away, answer late, or refuse: nothing is lost, nobody is blamed, and everything goes on by itself.
 
-use keywright_entities::{clock, job};
+use super::leases;
 use keywright_jobs::setup::database::Database;
 use keywright_tests::{
     app::eventually,
@@ -14,7 +14,7 @@ use keywright_tests::{
         trial::Trial,
     },
 };
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, sea_query::Expr};
+use sea_orm::ConnectionTrait;
 use std::time::Duration;
 use tokio::{
     task::JoinHandle,
@@ -41,13 +41,6 @@ fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> Join
         }
         refused
     })
-}
-
-/// How many leases end before or after now.
-async fn leases(db: &Database, order: &str) -> Option<u64> {
-    let now = clock::sql(db.backend(), 0);
-    let leases = job::Entity::find().filter(Expr::cust(format!("lease_until {order} {now}")));
-    leases.count(db.reader()).await.ok()
 }
 
 /// Two workers whose slots are full of listings that the double holds back, and an API.
