@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A refusal may be a commit whose answer was lost; nobody is rescued, no attempt is lost, nothing runs twice.
-const AWAY: Allow = Allow { unsure: true, ..Allow::NOTHING };
+pub const AWAY: Allow = Allow { unsure: true, ..Allow::NOTHING };
 const SLOTS: u64 = 4;
 
 /// Asks for scans until `enough`, and counts what was refused.
-fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> JoinHandle<usize> {
+pub fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let mut refused = 0;
         while !enough.is_cancelled() {
@@ -44,7 +44,7 @@ fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> Join
 }
 
 /// Two workers whose slots are full of listings that the double holds back, and an API.
-async fn busy(trial: &Trial) -> Uuid {
+pub async fn busy(trial: &Trial) -> Uuid {
     let listings = 2 * SLOTS as usize;
     let account = trial.account("busy", Plan { regions: listings, pages: 2, ..Plan::default() }).await;
     trial.double.hold_from(1);

@@ -3,7 +3,9 @@
 
 mod api;
 mod checker;
+mod clocks;
 mod database;
+mod disk;
 mod freeze;
 mod load;
 mod poison;
