@@ -152,7 +152,9 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
     );
     let sealing = Sealing::start(&database, &config.master_key_source()).await?;
     let clock = Clock::system();
-    let identity = Identity::start(database.clone(), &sealing, clock.clone(), config.cookie_secure).await?;
+    // a token from one process is good at every other, whatever its machine's clock shows
+    let tokens = Clock::of_database(&database, stop.clone()).await?;
+    let identity = Identity::start(database.clone(), &sealing, tokens, config.cookie_secure).await?;
     match bootstrap::first_admin(&database, &identity.passwords, config.admin_password.as_ref()).await? {
         FirstAdmin::Exists => {}
         FirstAdmin::Configured => tracing::info!("made the first user, admin, with the configured password"),

@@ -3,6 +3,7 @@
 use crate::app::{PATIENCE, eventually};
 use std::{
     fs::File,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -122,6 +123,17 @@ impl Drop for Process {
             eprint!("--- log of a process\n{}", self.log());
         }
     }
+}
+
+/// Whether a binary that a plain build leaves out was built, after `with` was. Says that the test is skipped if not.
+pub fn is_built_with(binary: &str, with: &str) -> bool {
+    let age = |name| std::fs::metadata(built(name)).and_then(|file| file.modified());
+    let built = age(binary).is_ok_and(|built| age(with).is_ok_and(|with| with <= built));
+    if !built {
+        // past the test harness, which keeps the output of tests that pass to itself
+        let _ = writeln!(std::io::stderr(), "skipped: needs {binary} of this build");
+    }
+    built
 }
 
 /// Where this build put a binary: beside our own, or, when we are a test, beside the folder that holds the tests.

@@ -3,6 +3,7 @@
 //! A lease is lost when the row's epoch moved, not when time passed. While a lease is in doubt its attempt is parked: no new
 //! provider call, no write. It goes on if the next renewal still hits the row.
 
+use super::chaos::{self, Promise};
 use crate::provider::{Pass, Stopped};
 use keywright_entities::{job, types::JobState};
 use sea_orm::Value;
@@ -106,6 +107,9 @@ impl Lease {
     /// # Errors
     /// [`Stopped::LeaseLost`] when another holds the job now.
     pub async fn certain(&self) -> Result<(), Stopped> {
+        if chaos::breaks(Promise::Fence) {
+            return Ok(());
+        }
         let mut view = self.view.subscribe();
         loop {
             let now = *view.borrow_and_update();
@@ -154,6 +158,9 @@ impl Lease {
     }
 
     pub(super) fn lose(&self) {
+        if chaos::breaks(Promise::Fence) {
+            return;
+        }
         self.view.send_modify(|view| view.lost = true);
     }
 }

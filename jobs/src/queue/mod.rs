@@ -12,8 +12,10 @@
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`backend`]: the face that apalis sees; `places`: how many jobs a process holds
+//! * [`chaos`]: promises that a test build breaks on purpose
 
 pub mod backend;
+pub mod chaos;
 pub mod claim;
 pub mod control;
 pub mod enqueue;

@@ -1,6 +1,7 @@
 //! Writing what became of attempts: those that end while another commit is under way share the next one.
 
 use super::{
+    chaos,
     lease::Held,
     outcome::{self, Outcome},
 };
@@ -74,7 +75,8 @@ async fn write(database: &Database, batch: Vec<Entry>) {
 
 async fn try_write(database: &Database, attempts: &[(Held, Outcome)]) -> Result<Vec<bool>, DbErr> {
     let write = database.begin().await?;
-    let recorded = outcome::record_all(&*write, attempts).await?;
+    let attempts = chaos::fences(&*write, attempts).await?;
+    let recorded = outcome::record_all(&*write, attempts.as_ref()).await?;
     write.commit().await?;
     Ok(recorded)
 }

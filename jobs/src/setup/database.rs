@@ -10,6 +10,7 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
+use sqlx::Connection as _;
 use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -245,6 +246,18 @@ fn options(url: &str, pool: u32) -> ConnectOptions {
             Box::pin(async move { sqlx::Executor::execute(connection, IDLE_IN_TRANSACTION).await.map(|_| ()) })
         })
     });
+    options.map_sqlx_sqlite_pool_opts(|pool| {
+        pool.after_release(|connection, _| {
+            Box::pin(async move {
+                // a full disk makes SQLite end a transaction by itself; the driver's own ROLLBACK then fails, and it would go on
+                // to take the connection's next transactions for inner ones, whose rollback lets go of no lock
+                if connection.is_in_transaction() {
+                    connection.ping().await?;
+                }
+                Ok(!connection.is_in_transaction())
+            })
+        })
+    });
     options.map_sqlx_sqlite_opts(|sqlite| {
         sqlite
             .create_if_missing(true)
@@ -286,6 +299,22 @@ mod tests {
         assert!(two.schema_is_current().await.unwrap());
         Migrator::down(one.reader(), None).await.unwrap();
         assert!(!one.schema_is_current().await.unwrap());
+    }
+
+    /// As it does when the disk is full.
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_leaves_no_lock_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/keywright.db", folder.path().display());
+        let (one, two) = (Database::open(&url, 1).await.unwrap(), Database::open(&url, 1).await.unwrap());
+        let ended = one.begin().await.unwrap();
+        ended.execute_unprepared("ROLLBACK").await.unwrap();
+        drop(ended);
+        let next = one.begin().await.unwrap();
+        next.execute_unprepared("CREATE TABLE left_behind (id INTEGER)").await.unwrap();
+        next.rollback().await.unwrap();
+        let other = tokio::time::timeout(Duration::from_secs(10), two.begin()).await.expect("nobody holds the lock");
+        other.unwrap().execute_unprepared("CREATE TABLE left_behind (id INTEGER)").await.unwrap();
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Databases that go away, answer late, or refuse: nothing is lost, nobody is blamed, and everything goes on by itself.
 
-use keywright_entities::{clock, job};
+use super::leases;
 use keywright_jobs::setup::database::Database;
 use keywright_tests::{
     app::eventually,
@@ -14,7 +14,7 @@ use keywright_tests::{
         trial::Trial,
     },
 };
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, sea_query::Expr};
+use sea_orm::ConnectionTrait;
 use std::time::Duration;
 use tokio::{
     task::JoinHandle,
@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A refusal may be a commit whose answer was lost; nobody is rescued, no attempt is lost, nothing runs twice.
-const AWAY: Allow = Allow { unsure: true, ..Allow::NOTHING };
+pub const AWAY: Allow = Allow { unsure: true, ..Allow::NOTHING };
 const SLOTS: u64 = 4;
 
 /// Asks for scans until `enough`, and counts what was refused.
-fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> JoinHandle<usize> {
+pub fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let mut refused = 0;
         while !enough.is_cancelled() {
@@ -43,15 +43,8 @@ fn keep_asking(client: Client, account: Uuid, enough: CancellationToken) -> Join
     })
 }
 
-/// How many leases end before or after now.
-async fn leases(db: &Database, order: &str) -> Option<u64> {
-    let now = clock::sql(db.backend(), 0);
-    let leases = job::Entity::find().filter(Expr::cust(format!("lease_until {order} {now}")));
-    leases.count(db.reader()).await.ok()
-}
-
 /// Two workers whose slots are full of listings that the double holds back, and an API.
-async fn busy(trial: &Trial) -> Uuid {
+pub async fn busy(trial: &Trial) -> Uuid {
     let listings = 2 * SLOTS as usize;
     let account = trial.account("busy", Plan { regions: listings, pages: 2, ..Plan::default() }).await;
     trial.double.hold_from(1);

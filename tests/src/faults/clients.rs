@@ -100,6 +100,11 @@ impl Facade {
     pub fn client(&self) -> Client {
         self.client.clone()
     }
+
+    /// Somebody who signed in at another process on the same database.
+    pub fn client_of(&self, other: &Self) -> Client {
+        Client { token: other.client.token.clone(), ..self.client.clone() }
+    }
 }
 
 /// Asks for scans.

@@ -73,7 +73,11 @@ impl Trial {
 
     /// An API on the database.
     pub async fn facade(&self) -> Facade {
-        Facade::start(self.db.url(), &[], self.answers.clone()).await
+        self.facade_with(&[]).await
+    }
+
+    pub async fn facade_with(&self, extra: &[(&str, &str)]) -> Facade {
+        Facade::start(self.db.url(), extra, self.answers.clone()).await
     }
 
     /// Starts a worker of this name with leases of a second and four slots, unless `extra` says otherwise.
