@@ -10,8 +10,8 @@
 //! that neither a waiting writer nor a member that waits for its commit is ever left behind.
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
 };
 use std::{
     collections::VecDeque,
@@ -20,8 +20,10 @@ use std::{
 };
 use tokio::sync::{Notify, oneshot};
 
-/// A group of this many writers commits, whoever waits.
-const MOST_MEMBERS: usize = 256;
+mod group;
+
+use group::{At, Group, Verdict};
+
 /// A group that began this long ago commits, whoever waits: its first member waits for its answer.
 const LONGEST_GROUP: Duration = Duration::from_millis(10);
 /// How long the writers of a process may follow one another before they leave the file to other processes,
@@ -235,115 +237,6 @@ impl Drop for Turn {
     }
 }
 
-/// An open transaction that several writers share.
-struct Group {
-    transaction: Arc<DatabaseTransaction>,
-    /// The members that have ended well and wait for the commit.
-    ended: Vec<oneshot::Sender<Verdict>>,
-    size: usize,
-    full_at: Instant,
-    at: At,
-}
-
-/// Where the holder of the turn stands in the group's transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// In the work of the first member, which needs no savepoint: there is nothing else to keep.
-    First,
-    /// Between two members.
-    Between,
-    /// In the savepoint of a later member, or a member was dropped there.
-    Within,
-    /// Somebody was dropped while it looked whether the transaction is still open.
-    Doubtful,
-}
-
-/// What a member that waits for its commit is told.
-enum Verdict {
-    Ended(Result<(), DbErr>),
-    /// Nobody else is left to commit.
-    Finish(Turn),
-}
-
-impl Group {
-    fn new(transaction: Arc<DatabaseTransaction>, longest: Duration) -> Self {
-        Self { transaction, ended: Vec::new(), size: 1, full_at: Instant::now() + longest, at: At::First }
-    }
-
-    fn is_full(&self) -> bool {
-        self.size >= MOST_MEMBERS || Instant::now() >= self.full_at
-    }
-
-    async fn run(&self, sql: &str) -> Result<(), DbErr> {
-        let statement = Statement::from_string(self.transaction.get_database_backend(), sql);
-        self.transaction.execute_raw(statement).await.map(|_| ())
-    }
-
-    async fn join(&mut self) -> Result<(), DbErr> {
-        self.settle().await?;
-        self.at = At::Within;
-        self.size += 1;
-        self.run("SAVEPOINT member").await
-    }
-
-    /// Ends a later member's part of the transaction.
-    async fn leave(&mut self, keep: bool) -> Result<(), DbErr> {
-        if !keep {
-            self.run("ROLLBACK TO member").await?;
-        }
-        self.run("RELEASE member").await.map_err(|error| if is_missing(&error) { ended_by_sqlite() } else { error })?;
-        self.at = At::Between;
-        Ok(())
-    }
-
-    /// Takes back what a dropped member left.
-    async fn settle(&mut self) -> Result<(), DbErr> {
-        match self.at {
-            At::First | At::Between => return Ok(()),
-            At::Within => self.check_open().await?,
-            At::Doubtful => return Err(ended_by_sqlite()),
-        }
-        match self.run("ROLLBACK TO member").await {
-            Ok(()) => self.run("RELEASE member").await?,
-            // dropped before its savepoint was made or after it was released
-            Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(error),
-        }
-        self.at = At::Between;
-        Ok(())
-    }
-
-    /// SQLite ends a transaction by itself after some errors (a full disk), and would take the next savepoint for a new one.
-    async fn check_open(&mut self) -> Result<(), DbErr> {
-        let at = std::mem::replace(&mut self.at, At::Doubtful);
-        // refused exactly while a transaction is open
-        if self.run("BEGIN").await.is_ok() {
-            return Err(ended_by_sqlite());
-        }
-        self.at = at;
-        Ok(())
-    }
-
-    /// Commits, wakes those who wait for news, and answers the members.
-    async fn commit(mut self, committed: &Notify) -> Result<(), DbErr> {
-        let done = match self.settle().await {
-            Ok(()) => match Arc::into_inner(self.transaction) {
-                Some(transaction) => transaction.commit().await,
-                None => Err(away("a write was still using its transaction when it was committed".to_owned())),
-            },
-            Err(error) => Err(error),
-        };
-        if done.is_ok() {
-            committed.notify_one();
-        }
-        for member in self.ended {
-            // a member that has gone away wants no answer
-            let _ = member.send(Verdict::Ended(done.clone()));
-        }
-        done
-    }
-}
-
 /// One writer's part of a transaction. Dropped without an end, it leaves no trace.
 pub(super) struct Shared {
     // before the turn, which is passed on when it is dropped
@@ -375,20 +268,18 @@ impl Shared {
                 None => Err(unknown()),
             };
         }
-        if group.at != At::First
+        let shared = !urgent && turn.can_be_shared();
+        let Some(group) = &mut turn.group else { return Err(unknown()) };
+        // the first one has no savepoint to leave unless others follow
+        if (group.at != At::First || shared)
             && let Err(error) = group.leave(keep).await
         {
             turn.fail(&error);
             return Err(error);
         }
         // the urgent wait for no one
-        if urgent || !turn.can_be_shared() {
+        if !shared {
             return turn.finish().await.1;
-        }
-        let Some(group) = &mut turn.group else { return Err(unknown()) };
-        if group.at == At::First {
-            group.check_open().await?;
-            group.at = At::Between;
         }
         let (tell, told) = oneshot::channel();
         group.ended.push(tell);
@@ -399,15 +290,6 @@ impl Shared {
             Err(_) => Err(unknown()),
         }
     }
-}
-
-/// The savepoint is not there.
-fn is_missing(error: &DbErr) -> bool {
-    error.to_string().contains("no such savepoint")
-}
-
-fn ended_by_sqlite() -> DbErr {
-    away("SQLite ended the transaction after an error of another write in it".to_owned())
 }
 
 fn unknown() -> DbErr {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::setup::database::{Database, Write, is_transient};
 use futures::FutureExt;
-use sea_orm::FromQueryResult;
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
 use std::{future::Future, path::Path, pin::Pin, task};
 use tokio::task::{JoinHandle, yield_now};
 
