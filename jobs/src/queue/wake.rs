@@ -69,6 +69,8 @@ async fn send_notifications(url: String, mut pending: watch::Receiver<u64>) {
             tokio::time::sleep(RECONNECT).await;
             continue;
         };
+        // the server writes a notification like a commit, and this one need not wait for the disk: a lost one is looked for
+        let _ = sqlx::query("SET synchronous_commit = off").execute(&mut connection).await;
         while unsent || pending.changed().await.is_ok() {
             unsent = true;
             if let Err(error) = sqlx::query("SELECT pg_notify('keywright', '')").execute(&mut connection).await {
