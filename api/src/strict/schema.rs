@@ -2,6 +2,10 @@
 
 use jsonschema::{Draft, Validator};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// How one schema refers to another.
+const COMPONENTS: &str = "#/components/schemas/";
 
 /// Whether members that a schema does not name are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +21,35 @@ pub enum Members {
 /// # Errors
 /// When the schema is not a valid one: a fault of the document, seen at start and by its tests.
 pub fn compile(document: &Value, schema: &Value, members: Members) -> anyhow::Result<Validator> {
-    let schemas = document.pointer("/components/schemas").and_then(Value::as_object);
+    let mut named = BTreeMap::new();
+    collect(document, schema, &mut named);
+    // only those: each validator keeps what it is given, and there are hundreds
     let schemas: Map<String, Value> =
-        schemas.into_iter().flatten().map(|(name, schema)| (name.clone(), convert(schema, members))).collect();
+        named.into_iter().map(|(name, schema)| (name.to_owned(), convert(schema, members))).collect();
     let root = json!({ "allOf": [convert(schema, members)], "components": { "schemas": schemas } });
     jsonschema::options()
         .with_draft(Draft::Draft202012)
         .should_validate_formats(true)
         .build(&root)
         .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Adds the component schemas that `schema` refers to, directly or through others.
+fn collect<'d>(document: &'d Value, schema: &'d Value, named: &mut BTreeMap<&'d str, &'d Value>) {
+    match schema {
+        Value::Object(members) => {
+            let name = members.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix(COMPONENTS));
+            if let Some(name) = name
+                && let Some(target) = document.pointer("/components/schemas").and_then(|all| all.get(name))
+                && named.insert(name, target).is_none()
+            {
+                collect(document, target, named);
+            }
+            members.values().for_each(|member| collect(document, member, named));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(document, item, named)),
+        _ => {}
+    }
 }
 
 /// The schema that `schema` stands for: itself, or what its `$ref` or its only `allOf` member names.
@@ -153,6 +177,20 @@ mod tests {
         assert!(accepts(&thing, &json!({"type": "x"})) && !accepts(&thing, &json!({"type": 1})));
         let schema = json!({"type": "object", "properties": {"nullable": {"type": "boolean"}}});
         assert!(!accepts(&schema, &json!({"nullable": "x"})) && !accepts(&schema, &Value::Null));
+    }
+
+    #[test]
+    fn references_are_followed_through_others_and_in_circles() {
+        let document = json!({"components": {"schemas": {
+            "Tree": {"type": "object", "properties": {"leaf": {"$ref": "#/components/schemas/Leaf"}, "branches": {
+                "type": "array", "items": {"$ref": "#/components/schemas/Tree"}}}},
+            "Leaf": {"type": "string", "enum": ["green"]},
+            "Other": {"type": "integer"},
+        }}});
+        let tree = json!({"type": "array", "items": {"$ref": "#/components/schemas/Tree"}});
+        let tree = compile(&document, &tree, Members::AsDeclared).unwrap();
+        assert!(tree.is_valid(&json!([{"branches": [{"leaf": "green"}]}])));
+        assert!(!tree.is_valid(&json!([{"branches": [{"leaf": "red"}]}])));
     }
 
     #[test]
