@@ -58,7 +58,7 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let document = openapi::document::<T>(options.document);
     let problems = openapi::problems::<T>(&document);
     anyhow::ensure!(problems.is_empty(), "the OpenAPI document is not consistent: {}", problems.join("; "));
-    let operations = Arc::new(Operations::compile(&document, docs::PAGES)?);
+    let operations = Arc::new(Operations::compile(&document, docs::PAGES, options.check_answers)?);
     let service = OpenApiService::new(api, "Keywright", env!("CARGO_PKG_VERSION"));
     let router = docs::pages(&document).nest_no_strip("/", service.into_endpoint());
     let mut gates: Vec<Arc<dyn Gate>> = vec![Arc::new(options.draining.clone())];

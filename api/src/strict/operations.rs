@@ -25,6 +25,7 @@ pub struct Operation {
     pub secured: bool,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
+    /// Empty unless answers are checked.
     pub(crate) answers: BTreeMap<u16, Media>,
 }
 
@@ -101,17 +102,18 @@ pub enum Match {
 }
 
 impl Operations {
-    /// Compiles `document`; `pages` are further paths that answer to GET.
+    /// Compiles `document`; `pages` are further paths that answer to GET. What operations answer is compiled only with
+    /// `answers`: it takes much memory, and only tests hold answers against it.
     ///
     /// # Errors
     /// When the document has a schema that cannot be compiled: it is broken, and the server must not start.
-    pub fn compile(document: &Value, pages: &[&str]) -> anyhow::Result<Self> {
+    pub fn compile(document: &Value, pages: &[&str], answers: bool) -> anyhow::Result<Self> {
         let mut routes = Vec::new();
         for (pattern, item) in document.get("paths").and_then(Value::as_object).into_iter().flatten() {
             let mut methods = BTreeMap::new();
             for method in METHODS {
                 if let Some(operation) = item.get(method) {
-                    let operation = compile_operation(document, pattern, operation)
+                    let operation = compile_operation(document, pattern, operation, answers)
                         .with_context(|| format!("{method} {pattern} in the OpenAPI document"))?;
                     methods.insert(method, Some(Arc::new(operation)));
                 }
@@ -201,7 +203,7 @@ fn segments(pattern: &str) -> Vec<Segment> {
     pattern.split('/').map(segment).collect()
 }
 
-fn compile_operation(document: &Value, pattern: &str, operation: &Value) -> anyhow::Result<Operation> {
+fn compile_operation(document: &Value, pattern: &str, operation: &Value, answers: bool) -> anyhow::Result<Operation> {
     let array = |name: &str| operation.get(name).and_then(Value::as_array).into_iter().flatten();
     let parameters = array("parameters").filter_map(|parameter| compile_parameter(document, parameter).transpose());
     Ok(Operation {
@@ -212,7 +214,7 @@ fn compile_operation(document: &Value, pattern: &str, operation: &Value) -> anyh
             && array("security").all(|alternative| alternative.as_object().is_some_and(|schemes| !schemes.is_empty())),
         parameters: parameters.collect::<anyhow::Result<_>>()?,
         body: operation.get("requestBody").map(|body| compile_body(document, body)).transpose()?,
-        answers: compile_answers(document, operation)?,
+        answers: if answers { compile_answers(document, operation)? } else { BTreeMap::new() },
     })
 }
 
@@ -290,7 +292,7 @@ mod tests {
             "/api/jobs/latest": {"get": operation("latest")},
             "/api/{kind}/latest": {"get": operation("latestOf")},
         }});
-        Operations::compile(&document, &["/docs"]).unwrap()
+        Operations::compile(&document, &["/docs"], true).unwrap()
     }
 
     fn found(method: &str, path: &str) -> String {
