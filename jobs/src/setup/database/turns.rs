@@ -25,9 +25,9 @@ mod group;
 use group::{At, Group, Verdict};
 
 /// A group that began this long ago commits, whoever waits: its first member waits for its answer.
-const LONGEST_GROUP: Duration = Duration::from_millis(10);
+const LONGEST_GROUP: Duration = Duration::from_millis(25);
 /// How long the writers of a process may follow one another before they leave the file to other processes,
-const LONGEST_STREAK: Duration = Duration::from_millis(50);
+const LONGEST_STREAK: Duration = Duration::from_millis(100);
 /// and for how long they do: a process that finds the file locked looks again after some milliseconds.
 const GIVE_WAY: Duration = Duration::from_millis(5);
 /// A writer that could not begin for this long is told so.
