@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const PASSWORD: &str = "correct-horse-battery";
 /// Base64 of 32 bytes; on PostgreSQL an instance starts with none of its own.
-const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const READY: &str = "keywright-api ready";
 /// The longest wait that the API grants.
 const WAIT_SECONDS: u64 = 60;
@@ -48,6 +48,16 @@ impl Instance {
         let mut instance = Self { api, worker, url, token: String::new(), http };
         instance.log_in().await;
         instance
+    }
+
+    /// Where the API is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The administrator's access token.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     async fn log_in(&mut self) {

@@ -1,6 +1,7 @@
 //! What the system can be asked to do: one file per kind of job, and here the list of them.
 
 pub mod discovery;
+pub mod noop;
 
 use crate::{
     audit::{Actor, Event, EventType},
@@ -22,7 +23,12 @@ use thiserror::Error;
 use uuid::Uuid;
 
 /// Every kind that this program runs.
-pub const KINDS: &[&str] = &[Scan::KIND, ScopeListing::KIND];
+pub const KINDS: &[&str] = &[
+    Scan::KIND,
+    ScopeListing::KIND,
+    #[cfg(feature = "bench")]
+    noop::Noop::KIND,
+];
 
 /// The newest payload version of any kind that this program reads.
 pub const PAYLOAD_VERSION: i32 = 1;
@@ -81,6 +87,8 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
     match context.job.kind.as_str() {
         Scan::KIND => decoded::<Scan>(context)?.run(context).await,
         ScopeListing::KIND => decoded::<ScopeListing>(context)?.run(context).await,
+        #[cfg(feature = "bench")]
+        noop::Noop::KIND => decoded::<noop::Noop>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
     }
 }

@@ -2,7 +2,9 @@
 #![allow(clippy::indexing_slicing, reason = "a measurement that does not find what it needs is to end")]
 
 mod delay;
+pub mod engine;
 pub mod scan;
+mod table;
 
 /// The middle of some figures; of an even number, the mean of the two in the middle.
 #[must_use]
@@ -12,6 +14,11 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     let middle = sorted.len() / 2;
     let upper = *sorted.get(middle)?;
     if sorted.len() % 2 == 1 { Some(upper) } else { sorted.get(middle - 1).map(|lower| f64::midpoint(*lower, upper)) }
+}
+
+#[allow(clippy::print_stdout, reason = "the figures are what was asked for")]
+fn say(line: &str) {
+    println!("{line}");
 }
 
 #[cfg(test)]

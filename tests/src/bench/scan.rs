@@ -1,6 +1,6 @@
 //! How much longer a scan over HTTP takes than a bare loop of the SDK over the same secrets.
 
-use super::{delay::DelayProxy, median};
+use super::{delay::DelayProxy, median, say};
 use crate::{
     database::TestDatabase,
     instance::{Instance, aws_environment},
@@ -165,9 +165,4 @@ fn summarise(database: Kind, rounds: &[Round]) {
     };
     let (first, second) = (ratio(|round| &round.first), ratio(|round| &round.second));
     say(&format!("{:<9} median ratio: first {first:.3}, second {second:.3}", database.name()));
-}
-
-#[allow(clippy::print_stdout, reason = "the figures are what was asked for")]
-fn say(line: &str) {
-    println!("{line}");
 }

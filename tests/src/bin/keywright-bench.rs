@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use keywright_tests::bench::scan::{self, Kind};
+use keywright_tests::bench::{
+    engine::{self, Measure},
+    scan::{self, Kind},
+};
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -28,6 +31,29 @@ enum Bench {
         #[arg(long, value_parser = database)]
         database: Option<Kind>,
     },
+    /// The engine against bare SQL and a strong peer.
+    Engine {
+        /// enqueue, sqlite, drain, latency, recovery, http or retention; all but the last when absent.
+        #[arg(value_parser = measure)]
+        measures: Vec<Measure>,
+        #[arg(long, default_value_t = 5)]
+        repetitions: u32,
+        /// How long each rate is measured.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        #[arg(long, default_value_t = 20_000)]
+        jobs: u32,
+        #[arg(long, default_value_t = 300)]
+        starts: u32,
+        /// Everything at its full length: 20 workers killed, two minutes of idling, a million ended jobs.
+        #[arg(long)]
+        long: bool,
+    },
+}
+
+fn measure(text: &str) -> Result<Measure, String> {
+    let names = || Measure::ALL.map(Measure::name).join(", ");
+    Measure::ALL.into_iter().find(|one| one.name() == text).ok_or_else(|| format!("what can be measured: {}", names()))
 }
 
 fn database(text: &str) -> Result<Kind, String> {
@@ -37,7 +63,19 @@ fn database(text: &str) -> Result<Kind, String> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Bench::Scan { secrets, latency_ms, rounds, database } = Arguments::parse().bench;
-    let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);
-    scan::run(&scan::Options { secrets, latency: Duration::from_millis(latency_ms), rounds, databases }).await
+    match Arguments::parse().bench {
+        Bench::Scan { secrets, latency_ms, rounds, database } => {
+            let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);
+            let latency = Duration::from_millis(latency_ms);
+            scan::run(&scan::Options { secrets, latency, rounds, databases }).await
+        }
+        Bench::Engine { mut measures, repetitions, seconds, jobs, starts, long } => {
+            if measures.is_empty() {
+                measures.extend(Measure::ALL.into_iter().filter(|&one| long || one != Measure::Retention));
+            }
+            let span = Duration::from_secs_f64(seconds);
+            let (kills, idle) = if long { (20, Duration::from_secs(120)) } else { (3, Duration::from_secs(5)) };
+            engine::run(&engine::Options { measures, repetitions, span, jobs, kills, starts, idle }).await
+        }
+    }
 }
