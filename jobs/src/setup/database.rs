@@ -10,7 +10,6 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
-use sqlx::Connection as _;
 use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -265,11 +264,6 @@ fn options(url: &str, pool: u32) -> ConnectOptions {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(SQLITE_BUSY)
             .foreign_keys(true)
-    });
-    // after an error over which SQLite ended the transaction by itself (a full disk), the driver takes it for open for ever
-    options.map_sqlx_sqlite_before_acquire(|connection, _| {
-        let usable = !connection.is_in_transaction();
-        Box::pin(async move { Ok(usable) })
     });
     options
 }
