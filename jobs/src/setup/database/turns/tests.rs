@@ -1,3 +1,5 @@
+//! Long because each way in which a writer can leave a group is tried with others that wait, in one fixture.
+
 use super::*;
 use crate::setup::database::{Database, Write, is_transient};
 use futures::FutureExt;
