@@ -19,8 +19,11 @@ struct Queue {
 
 const OURS: Queue = Queue {
     left: "SELECT count(*) FROM job WHERE completed_at IS NULL",
-    put_off: "UPDATE job SET due_at = due_at + interval '1 hour'",
-    release: "WITH due AS (UPDATE job SET due_at = now()) SELECT pg_notify('keywright', '')",
+    put_off: "UPDATE job SET due_at = due_at + interval '1 hour', turn = NULL",
+    // each at a place of its own, as one after the other would have got it
+    release: "WITH place AS (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS turn FROM job), \
+        due AS (UPDATE job SET due_at = now(), turn = place.turn FROM place WHERE job.id = place.id) \
+        SELECT pg_notify('keywright', '')",
 };
 const THEIRS: Queue = Queue {
     left: "SELECT count(*) FROM graphile_worker._private_jobs",

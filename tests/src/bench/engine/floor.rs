@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 const JOB: &str = "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
-    requested_by_type, requested_by_id, requested_by_name, request_id, trigger, state, created_at, run_at, due_at) \
+    requested_by_type, requested_by_id, requested_by_name, request_id, trigger, state, created_at, run_at, due_at, turn) \
     VALUES ($1, 'bench.noop', 1, $2, '{}', 0, 5, 3600, 'user', $3, 'admin', $4, 'api', 'queued', \
-    statement_timestamp(), statement_timestamp(), statement_timestamp())";
+    statement_timestamp(), statement_timestamp(), statement_timestamp(), 0)";
 const EVENT: &str = "INSERT INTO audit_outbox \
     (id, at, type, actor_type, actor_id, actor_name, subject_type, subject_id, outcome, request_id, job_id, details) \
     VALUES ($1, statement_timestamp(), 'scan.requested', 'user', $2, 'admin', 'job', $3, 'success', $4, $5, '{}')";
 const BATCH: &str = "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
-    requested_by_type, requested_by_id, requested_by_name, request_id, trigger, state, created_at, run_at, due_at) \
+    requested_by_type, requested_by_id, requested_by_name, request_id, trigger, state, created_at, run_at, due_at, turn) \
     SELECT id, 'bench.noop', 1, payload, '{}', 0, 5, 3600, 'user', actor, 'admin', request, 'api', 'queued', \
-    statement_timestamp(), statement_timestamp(), statement_timestamp() \
+    statement_timestamp(), statement_timestamp(), statement_timestamp(), 0 \
     FROM unnest($1::uuid[], $2::jsonb[], $3::text[], $4::text[]) AS new (id, payload, actor, request)";
 const BARE_TABLE: &str = "CREATE TABLE IF NOT EXISTS bench_bare (id uuid PRIMARY KEY, payload jsonb NOT NULL)";
 const CLAIM: &str = "UPDATE job SET state = 'running', due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
     lease_until = statement_timestamp() + interval '8 seconds', version = version + 1 \
-    WHERE id IN (SELECT id FROM job WHERE due_at <= statement_timestamp() ORDER BY priority DESC, due_at, id LIMIT 500 \
+    WHERE id IN (SELECT id FROM job WHERE due_at IS NOT NULL AND turn IS NOT NULL \
+    ORDER BY priority DESC, turn, due_at, id LIMIT 500 \
     FOR UPDATE SKIP LOCKED) RETURNING id";
 const COMPLETE: &str = "UPDATE job SET state = 'succeeded', lease_until = NULL, completed_at = statement_timestamp(), \
     epoch = epoch + 1, version = version + 1 WHERE id = ANY($1)";
