@@ -14,6 +14,10 @@ up *args:
 test *args:
   @scripts/test.sh "$@"
 
+# Tries faults over and over for so many minutes, with new seeds and faults that last as long as in life
+soak minutes="30":
+  @scripts/soak.sh "$1"
+
 # Runs the API and a worker with debug logs
 dev:
   @scripts/run.sh dev

@@ -1,6 +1,6 @@
 //! Keywright in one process: runners over the in-memory cloud on a database of the test's own.
 
-use crate::database::TestDatabase;
+use crate::{database::TestDatabase, faults::dice::short_or_long};
 use keywright_entities::{
     asset, clock, job,
     scope::Scope,
@@ -29,6 +29,11 @@ use uuid::Uuid;
 
 /// How long a test waits for what must happen; far more than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same, where a test lasts longer: after faults of a minute.
+pub fn patience() -> Duration {
+    short_or_long(PATIENCE, 15 * PATIENCE)
+}
 
 /// A cloud, a database and whoever waits for jobs on it.
 pub struct TestApp {
@@ -193,5 +198,5 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("never came true: {what}"))
+    tokio::time::timeout(patience(), looking).await.unwrap_or_else(|_| panic!("never came true: {what}"))
 }

@@ -4,6 +4,7 @@
 
 use super::Held;
 use sea_orm::{ConnectionTrait, DbErr};
+use std::borrow::Cow;
 
 /// What can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,16 +53,22 @@ pub async fn fence(_: &impl ConnectionTrait, held: Held) -> Result<Held, DbErr> 
 
 /// The same for many attempts at once.
 #[cfg(feature = "chaos")]
-pub async fn fences<T: Clone>(db: &impl ConnectionTrait, attempts: &[(Held, T)]) -> Result<Vec<(Held, T)>, DbErr> {
+pub async fn fences<'a, T: Clone>(
+    db: &impl ConnectionTrait,
+    attempts: &'a [(Held, T)],
+) -> Result<Cow<'a, [(Held, T)]>, DbErr> {
     let mut fenced = Vec::new();
     for (held, outcome) in attempts {
         fenced.push((fence(db, *held).await?, outcome.clone()));
     }
-    Ok(fenced)
+    Ok(fenced.into())
 }
 
 #[cfg(not(feature = "chaos"))]
 #[allow(clippy::unused_async, reason = "the other build asks the database")]
-pub async fn fences<'a, T>(_: &impl ConnectionTrait, attempts: &'a [(Held, T)]) -> Result<&'a [(Held, T)], DbErr> {
-    Ok(attempts)
+pub async fn fences<'a, T: Clone>(
+    _: &impl ConnectionTrait,
+    attempts: &'a [(Held, T)],
+) -> Result<Cow<'a, [(Held, T)]>, DbErr> {
+    Ok(attempts.into())
 }

@@ -76,7 +76,7 @@ async fn write(database: &Database, batch: Vec<Entry>) {
 async fn try_write(database: &Database, attempts: &[(Held, Outcome)]) -> Result<Vec<bool>, DbErr> {
     let write = database.begin().await?;
     let attempts = chaos::fences(&*write, attempts).await?;
-    let recorded = outcome::record_all(&*write, attempts.as_ref()).await?;
+    let recorded = outcome::record_all(&*write, &attempts).await?;
     write.commit().await?;
     Ok(recorded)
 }

@@ -228,11 +228,12 @@ pub fn is_transient(error: &DbErr) -> bool {
     }
 }
 
-/// PostgreSQL: connection exceptions (08), serialization failure, deadlock, too many connections, shutdown and start-up (57P);
+/// PostgreSQL: connection exceptions (08), serialization failure, deadlock, too many connections, shutdown and start-up (57P), a
+/// transaction that it ended because its process had stood still (25P03);
 /// SQLite: BUSY and LOCKED with their extended codes, and a full or failing disk.
 fn is_transient_code(code: &str) -> bool {
     const CODES: &[&str] =
-        &["40001", "40P01", "53300", "53100", "57P01", "57P02", "57P03", "5", "6", "13", "261", "517"];
+        &["40001", "40P01", "53300", "53100", "57P01", "57P02", "57P03", "25P03", "5", "6", "13", "261", "517"];
     code.len() == 5 && code.starts_with("08") || CODES.contains(&code)
 }
 

@@ -9,6 +9,7 @@ use keywright_tests::{
         checker::Allow,
         clients::{Client, Said},
         cloud::Order,
+        dice::short_or_long,
         double::Plan,
         server::Server,
         trial::Trial,
@@ -78,7 +79,7 @@ async fn postgres_killed_and_restarted_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_down_for_ten_seconds_costs_nothing() {
+async fn postgres_down_for_a_while_costs_nothing() {
     let Some(mut server) = Server::start().await else { return };
     let db = Database::open(&server.url, 8).await.unwrap();
     db.migrate().await.unwrap();
@@ -87,12 +88,12 @@ async fn postgres_down_for_ten_seconds_costs_nothing() {
     let (_first, _second, facade) = tokio::join!(trial.worker("first"), trial.worker("second"), trial.facade());
     trial.double.asked(1 + 2 * SLOTS).await;
     server.down().await;
-    let down = Instant::now();
+    let back = Instant::now() + short_or_long(Duration::from_secs(10), Duration::from_secs(60));
     let enough = CancellationToken::new();
     let asking = keep_asking(facade.client(), account, enough.clone());
     // their answers come while it is down: they are kept and written afterwards
     trial.double.release();
-    tokio::time::sleep_until(down + Duration::from_secs(10)).await;
+    tokio::time::sleep_until(back).await;
     assert_eq!(facade.client().status("/health").await.map(|status| status.as_u16()), Some(200));
     enough.cancel();
     assert!(asking.await.unwrap() > 0, "nobody was told that the database is away");
@@ -113,7 +114,7 @@ async fn connections_that_are_ended_all_the_time_cost_nothing() {
     let admin = Database::open(&admin_url().unwrap(), 1).await.unwrap();
     let name = test.url().rsplit('/').next().unwrap().to_owned();
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
-    let until = Instant::now() + Duration::from_secs(6);
+    let until = Instant::now() + short_or_long(Duration::from_secs(6), Duration::from_secs(60));
     while Instant::now() < until {
         admin.reader().execute_unprepared(&end).await.unwrap();
         sleep(trial.dice.millis(50..700)).await;
@@ -135,7 +136,7 @@ async fn a_lock_on_the_job_table_costs_nothing() {
     lock.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
     lock.execute_unprepared("LOCK TABLE job IN ACCESS EXCLUSIVE MODE").await.unwrap();
     trial.double.release();
-    sleep(Duration::from_secs(6)).await;
+    sleep(short_or_long(Duration::from_secs(6), Duration::from_secs(60))).await;
     lock.rollback().await.unwrap();
     trial.judge(&AWAY).await;
 }
@@ -151,7 +152,7 @@ async fn a_sqlite_file_locked_from_outside_costs_nothing() {
     let outside = test.another().await;
     let lock = outside.begin().await.unwrap();
     trial.double.release();
-    sleep(Duration::from_secs(10)).await;
+    sleep(short_or_long(Duration::from_secs(10), Duration::from_secs(60))).await;
     lock.rollback().await.unwrap();
     trial.judge(&AWAY).await;
 }

@@ -6,6 +6,7 @@ use keywright_tests::{
     faults::{
         checker::Allow,
         cloud::Order,
+        dice::short_or_long,
         double::{Plan, Special, page},
         trial::Trial,
     },
@@ -26,15 +27,15 @@ on_both_databases!(
 const LEASE: (&str, &str) = ("KEYWRIGHT_LEASE_SECONDS", "2");
 
 async fn many_jobs_on_few_slots_run_once_each(test: TestDatabase) {
-    const JOBS: usize = 40;
+    let (jobs, millis) = short_or_long((40, 500), (200, 5_000));
     let trial = Trial::on("saturation", &test.database).await;
-    let long = Some(Order::Take(500));
-    let plan = Plan { regions: JOBS, pages: 1, secrets: 1, order: long, ..Plan::default() };
+    let long = Some(Order::Take(millis));
+    let plan = Plan { regions: jobs, pages: 1, secrets: 1, order: long, ..Plan::default() };
     let account = trial.account("crowded", plan).await;
     trial.scan(account).await;
     let one = [LEASE, ("KEYWRIGHT_WORKER_CONCURRENCY", "1")];
     let (_first, _second) = tokio::join!(trial.worker_with("first", &one), trial.worker_with("second", &one));
-    trial.double.asked(JOBS as u64).await;
+    trial.double.asked(1 + jobs as u64).await;
     trial.judge(&Allow::NOTHING).await;
 }
 

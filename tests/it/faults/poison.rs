@@ -23,7 +23,8 @@ on_both_databases!(
     payloads_that_cannot_be_read_fail_alone_and_newer_ones_wait,
 );
 
-/// One slot: what runs beside a job that kills its worker is lost along with it.
+/// One slot: what runs beside a job that kills its worker is lost along with it. So is what was claimed ahead, which is why the
+/// second job may be given up before it has killed three of its own.
 const ALONE: (&str, &str) = ("KEYWRIGHT_WORKER_CONCURRENCY", "1");
 
 /// What a supervisor does: whoever is gone is started again, until nothing is left to do.
@@ -48,14 +49,15 @@ async fn what_kills_its_worker_three_times_is_not_tried_again(test: TestDatabase
     let (good, lost) = (trial.scan(good).await, [trial.scan(abort).await, trial.scan(exhaust).await]);
     let worker = trial.worker_with("same", &[ALONE]).await;
     let deaths = keep_running(&trial, worker).await;
-    assert_eq!(deaths, 6, "{deaths} workers died of two jobs");
+    assert!((3..=6).contains(&deaths), "{deaths} workers died of two jobs");
     assert_eq!(read(&trial.db, good).await.state, JobState::Succeeded);
     for scan in lost {
         let [child]: [job::Model; 1] = job::children(trial.db.reader(), scan).await.unwrap().try_into().unwrap();
         let ended = (child.state, child.error_code.as_deref(), child.rescues);
         assert_eq!(ended, (JobState::Failed, Some("worker_lost"), 3), "{child:?}");
     }
-    trial.judge(&Allow::losses(deaths)).await;
+    // each took a few along that it had claimed ahead
+    trial.judge(&Allow::losses(deaths * 4)).await;
 }
 
 async fn a_panic_is_the_jobs_own_error(test: TestDatabase) {

@@ -1,44 +1,30 @@
-//! Workers and APIs that die all the time.
+//! Workers that die or stand still all the time, while clients ask for more.
 
 use keywright_tests::{
     database::TestDatabase,
     faults::{
         checker::Allow,
-        clients::{Client, Said},
+        clients::{Client, Facade, Said},
+        cloud::Order,
+        dice::short_or_long,
         double::Plan,
         trial::Trial,
     },
     on_both_databases,
-    process::Process,
+    process::{Process, Signal},
 };
 use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
-/// How long workers are killed for.
-const STORM: Duration = Duration::from_secs(8);
 const SLOTS: i32 = 4;
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-on_both_databases!(killed_workers_lose_nothing);
+on_both_databases!(killed_workers_lose_nothing, workers_that_stand_still_now_and_then_do_no_harm);
 
 async fn killed_workers_lose_nothing(test: TestDatabase) {
-    let mut trial = Trial::on("storm", &test.database).await;
-    let mut accounts = Vec::new();
-    for number in 0..4 {
-        let order = Some(keywright_tests::faults::cloud::Order::Take(40));
-        accounts.push(trial.account(&format!("account-{number}"), Plan { order, ..Plan::default() }).await);
-    }
-    let facade = trial.facade().await;
-    let mut workers = Vec::new();
-    for name in NAMES {
-        workers.push(trial.worker(name).await);
-    }
-    let until = Instant::now() + STORM;
-    let mut clients = JoinSet::new();
-    for account in accounts {
-        clients.spawn(keep_asking(facade.client(), account, until));
-    }
+    let mut trial = Trial::on("kills", &test.database).await;
+    let (_facade, mut workers, clients, until) = begin(&trial).await;
     let mut kills = 0;
     while Instant::now() < until {
         tokio::time::sleep(trial.dice.millis(100..900)).await;
@@ -49,14 +35,52 @@ async fn killed_workers_lose_nothing(test: TestDatabase) {
         let name = *trial.dice.one(&NAMES);
         workers.push(trial.start_worker(name, &[]));
     }
-    let asked: usize = clients.join_all().await.into_iter().sum();
-    assert!(asked > 0, "nobody asked for anything");
+    clients.join_all().await;
     workers.into_iter().for_each(Process::kill);
     kills += i32::try_from(NAMES.len()).unwrap();
     trial.judge(&Allow::losses(kills * SLOTS)).await;
 }
 
-async fn keep_asking(client: Client, account: Uuid, until: Instant) -> usize {
+/// Frozen wherever they are, with locks held or not, for less or more than a lease.
+async fn workers_that_stand_still_now_and_then_do_no_harm(test: TestDatabase) {
+    let mut trial = Trial::on("freezes", &test.database).await;
+    let (_facade, workers, clients, until) = begin(&trial).await;
+    let mut freezes = 0;
+    while Instant::now() < until {
+        let victim = &workers[trial.dice.below(workers.len())];
+        victim.signal(Signal::Stop);
+        freezes += 1;
+        tokio::time::sleep(trial.dice.millis(200..2_500)).await;
+        victim.signal(Signal::Continue);
+        tokio::time::sleep(trial.dice.millis(0..500)).await;
+    }
+    clients.join_all().await;
+    // who waited for what a frozen one had locked may have been taken for lost as well
+    let slots = i32::try_from(NAMES.len()).unwrap() * SLOTS;
+    trial.judge(&Allow::losses(freezes * slots)).await;
+}
+
+/// An API that is asked all the time, and workers to be disturbed until then.
+async fn begin(trial: &Trial) -> (Facade, Vec<Process>, JoinSet<()>, Instant) {
+    let mut accounts = Vec::new();
+    for number in 0..4 {
+        let order = Some(Order::Take(40));
+        accounts.push(trial.account(&format!("account-{number}"), Plan { order, ..Plan::default() }).await);
+    }
+    let facade = trial.facade().await;
+    let mut workers = Vec::new();
+    for name in NAMES {
+        workers.push(trial.worker(name).await);
+    }
+    let until = Instant::now() + short_or_long(Duration::from_secs(8), Duration::from_secs(60));
+    let mut clients = JoinSet::new();
+    for account in accounts {
+        clients.spawn(keep_asking(facade.client(), account, until));
+    }
+    (facade, workers, clients, until)
+}
+
+async fn keep_asking(client: Client, account: Uuid, until: Instant) {
     let mut asked = 0;
     while Instant::now() < until {
         let said = client.scan(account, if asked % 3 == 0 { "join" } else { "queue" }, None).await;
@@ -64,5 +88,4 @@ async fn keep_asking(client: Client, account: Uuid, until: Instant) -> usize {
         asked += 1;
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
-    asked
 }

@@ -182,7 +182,8 @@ impl Evidence {
         }
         for parent in &self.jobs {
             let children = children.get(&parent.id).map(Vec::as_slice).unwrap_or_default();
-            let ended = |state| i32::try_from(children.iter().filter(|child| child.state == state).count()).unwrap();
+            let ended =
+                |state| i32::try_from(children.iter().filter(|child| child.state == state).count()).unwrap_or(i32::MAX);
             let are = (ended(JobState::Succeeded), ended(JobState::Failed), ended(JobState::Canceled));
             let failed = parent.children_failed + parent.children_denied;
             let counted = (parent.children_succeeded, failed, parent.children_canceled);

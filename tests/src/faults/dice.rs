@@ -6,6 +6,14 @@ use std::{ops::Range, time::Duration};
 /// A run with the same number makes the same choices. How processes interleave is up to the machine.
 const SEED: &str = "KWTEST_SEED";
 
+/// Set by `./just soak`, where faults last as long as they do in life.
+const LONG: &str = "KWTEST_LONG";
+
+/// The one or the other, by whether there is time.
+pub fn short_or_long<T>(short: T, long: T) -> T {
+    if config::variable(LONG).is_some_and(|long| !long.is_empty()) { long } else { short }
+}
+
 /// SplitMix64.
 pub struct Dice {
     pub seed: u64,

@@ -1,7 +1,7 @@
 //! A cloud that is asked over HTTP, writes down each request before it answers, and tells what is to happen in the worker.
 
 use super::cloud::{Ask, Order, Reply, Step};
-use crate::app::PATIENCE;
+use crate::app::patience;
 use poem::{
     EndpointExt, Route, Server, handler,
     listener::{Acceptor, Listener, TcpListener},
@@ -149,7 +149,7 @@ impl Double {
     pub async fn asked(&self, count: u64) {
         let mut asked = self.state.asked.subscribe();
         let enough = asked.wait_for(|asked| *asked >= count);
-        tokio::time::timeout(PATIENCE, enough).await.expect("the double is asked").expect("it goes on");
+        tokio::time::timeout(patience(), enough).await.expect("the double is asked").expect("it goes on");
     }
 
     /// The journal as it is on disk.

@@ -9,7 +9,7 @@ use super::{
     history::History,
 };
 use crate::{
-    app::{PATIENCE, scan, subscribe},
+    app::{patience, scan, subscribe},
     process::{Process, Signal},
 };
 use keywright_entities::{job, types::ProviderKind};
@@ -122,7 +122,7 @@ impl Trial {
     pub async fn heal(&self) {
         self.double.release();
         let mut healer = self.worker("healer").await;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         while self.open().await != Some(0) {
             let open = || async {
                 let open = job::Entity::find().filter(job::Column::CompletedAt.is_null());
