@@ -13,6 +13,7 @@ mod aws_http;
 mod faults;
 mod http;
 mod queue;
+mod retention;
 mod runner;
 mod schedules;
 mod up;

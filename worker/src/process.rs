@@ -97,6 +97,7 @@ async fn work(
         lease: config.lease,
         grace: config.shutdown_grace,
         polls,
+        retention_days: config.retention_jobs_days,
     };
     let ended = runner.run(stop).await;
     off.cancel();
