@@ -18,7 +18,7 @@ use keywright_entities::types::Role;
 use keywright_jobs::setup::{
     clock::Clock,
     config::{Config, EXIT_BAD_CONFIG, Loaded},
-    database::Database,
+    database::{Database, OpenError},
     sealing::Sealing,
     shutdown, telemetry,
 };
@@ -84,7 +84,10 @@ fn main() -> ExitCode {
     }
     match run(arguments, &loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => told(&format!("{error:#}"), 1),
+        Err(error) => {
+            let code = if matches!(error.downcast_ref(), Some(OpenError::Pooled)) { EXIT_BAD_CONFIG } else { 1 };
+            told(&format!("{error:#}"), code)
+        }
     }
 }
 
@@ -115,9 +118,10 @@ fn run(arguments: Arguments, config: &Config) -> anyhow::Result<()> {
 }
 
 async fn open(config: &Config) -> anyhow::Result<Database> {
-    Database::open(config.database_url.expose(), config.db_pool)
-        .await
-        .with_context(|| format!("opening {}", config.database_url))
+    let opening = || format!("opening {}", config.database_url);
+    let database = Database::open(config.database_url.expose(), config.db_pool).await.with_context(opening)?;
+    database.refuse_pooled().await.with_context(opening)?;
+    Ok(database)
 }
 
 async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 //! * [`provider`]: the seam behind which every cloud lives.
 //! * [`queue`]: the job engine over our own table.
 //! * [`kinds`]: one file per job kind, and the list of them.
+//! * [`retention`]: forgetting what has had its time.
 //! * [`schedules`]: what is asked for again and again, by the clock.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
 
@@ -15,5 +16,6 @@ pub mod job;
 pub mod kinds;
 pub mod provider;
 pub mod queue;
+pub mod retention;
 pub mod schedules;
 pub mod setup;

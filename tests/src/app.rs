@@ -72,6 +72,7 @@ impl TestApp {
             lease: settings.lease,
             grace: settings.grace,
             polls: Arc::default(),
+            retention_days: 0,
         };
         let stop = CancellationToken::new();
         TestWorker { ended: tokio::spawn(runner.run(stop.clone())), stop }

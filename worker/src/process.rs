@@ -11,7 +11,7 @@ use keywright_jobs::{
     setup::{
         clock::Clock,
         config::{Config, EXIT_BAD_CONFIG, Loaded},
-        database::Database,
+        database::{Database, OpenError},
         shutdown, telemetry,
     },
 };
@@ -52,7 +52,10 @@ pub fn main(connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>)
             ),
             1,
         ),
-        Err(error) => told(&format!("{error:#}"), 1),
+        Err(error) => {
+            let code = if matches!(error.downcast_ref(), Some(OpenError::Pooled)) { EXIT_BAD_CONFIG } else { 1 };
+            told(&format!("{error:#}"), code)
+        }
     }
 }
 
@@ -97,6 +100,7 @@ async fn work(
         lease: config.lease,
         grace: config.shutdown_grace,
         polls,
+        retention_days: config.retention_jobs_days,
     };
     let ended = runner.run(stop).await;
     off.cancel();
@@ -109,10 +113,12 @@ async fn open(config: &Config, stop: &CancellationToken) -> anyhow::Result<Optio
     let mut told = false;
     loop {
         let ready = match Database::open(config.database_url.expose(), config.db_pool).await {
-            Ok(database) => match database.schema_is_current().await {
-                Ok(true) => return Ok(Some(database)),
-                Ok(false) => "its schema is not there yet; `keywright-api --migrate` makes it".to_owned(),
-                Err(error) => error.to_string(),
+            Ok(database) => match (database.refuse_pooled().await, database.schema_is_current().await) {
+                (Err(pooled @ OpenError::Pooled), _) => return Err(pooled.into()),
+                (Err(error), _) => error.to_string(),
+                (Ok(()), Ok(true)) => return Ok(Some(database)),
+                (Ok(()), Ok(false)) => "its schema is not there yet; `keywright-api --migrate` makes it".to_owned(),
+                (Ok(()), Err(error)) => error.to_string(),
             },
             Err(error) => error.to_string(),
         };

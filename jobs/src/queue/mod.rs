@@ -23,6 +23,7 @@ pub mod lease;
 mod line;
 pub mod outcome;
 mod places;
+pub mod prune;
 mod recorder;
 pub mod renew;
 pub mod wait;

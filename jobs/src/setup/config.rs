@@ -53,6 +53,8 @@ pub struct Config {
     pub azure_vault_endpoint: Option<Url>,
     /// How long a stopping process waits for what is under way before it gives it back.
     pub shutdown_grace: Duration,
+    /// Days for which ended jobs are kept; 0 = for ever.
+    pub retention_jobs_days: u32,
 }
 
 /// What the machine contributes to the defaults.
@@ -95,6 +97,7 @@ impl Config {
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),
+            retention_jobs_days: 30,
         }
     }
 

@@ -14,6 +14,7 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
 
+mod pooler;
 mod turns;
 
 pub use turns::Turn;
@@ -53,6 +54,12 @@ pub enum OpenError {
     Folder { path: String, source: std::io::Error },
     #[error("the database cannot be opened: {0}")]
     Database(#[from] DbErr),
+    #[error(
+        "DATABASE_URL leads to a pooler that lends server processes to connections for one transaction at a time; \
+         notifications and the settings of a session are lost there. Set the pooler to session mode (pgbouncer: \
+         pool_mode = session), or name the server itself"
+    )]
+    Pooled,
 }
 
 impl Database {
@@ -69,6 +76,21 @@ impl Database {
         let committed = Arc::new(Notify::new());
         let turns = sqlite.then(|| Turns::new(Arc::clone(&committed)));
         Ok(Self { connection, url: url.into(), turns, urgent: false, committed })
+    }
+
+    /// Refuses what stands between this process and PostgreSQL and shares connections between transactions.
+    ///
+    /// # Errors
+    /// [`OpenError::Pooled`] then; others when the database cannot be asked.
+    pub async fn refuse_pooled(&self) -> Result<(), OpenError> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        match pooler::lends_per_transaction(&self.url).await {
+            Ok(true) => Err(OpenError::Pooled),
+            Ok(false) => Ok(()),
+            Err(error) => Err(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))).into()),
+        }
     }
 
     /// Further connections of one's own to the same database, for writes that must not be late. On SQLite they take their turns

@@ -111,6 +111,8 @@ async fn what_cannot_be_is_refused_with_its_place(database: TestDatabase) {
         (with(nightly(), "body", json!({"subscriptions": [one, nobody]})), invalid, vec!["/body/subscriptions/1"]),
         (with(nightly(), "body", json!({"subscriptions": ["x"]})), invalid, vec!["/body/subscriptions/0"]),
         (with(nightly(), "body", json!({"onConflict": "fail"})), invalid, vec!["/body/onConflict"]),
+        (with(nightly(), "body", json!({"runAt": "2027-01-01T00:00:00Z"})), invalid, vec!["/body/runAt"]),
+        (with(nightly(), "body", json!({"priority": "urgent"})), invalid, vec!["/body/priority"]),
         (with(nightly(), "body", json!({"x": 1})), "unknown_field", vec!["/body/x"]),
         (with(nightly(), "x", json!(1)), "unknown_field", vec!["/x"]),
         (with(nightly(), "nextFireTimes", json!([])), "unknown_field", vec!["/nextFireTimes"]),

@@ -167,6 +167,15 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.shutdown_grace.as_secs().to_string()),
     },
     Key {
+        name: "KEYWRIGHT_RETENTION_JOBS_DAYS",
+        meaning: "days for which ended jobs, their scans and schedules' runs are kept, up to 36500; 0 = for ever",
+        default: "30",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.retention_jobs_days, number(text, 0..=36500)?),
+        show: |c| Some(c.retention_jobs_days.to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_RATE_LIMIT_PER_MINUTE",
         meaning: "requests per minute and principal (per address before login); 0 = no limit",
         default: "60",

@@ -1,0 +1,72 @@
+//! Forgetting what has had its time, by any worker, a little at a time. Audit events and what is open are never forgotten.
+
+use crate::{
+    kinds,
+    queue::prune::{self, BATCH, PAUSE},
+    setup::database::Database,
+};
+use keywright_entities::clock;
+use sea_orm::{ConnectionTrait, DbErr};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often a worker looks for what has had its time.
+const LOOK: Duration = Duration::from_secs(600);
+/// Sign-ins and their refresh tokens are kept this long after their end: whoever comes late is told why.
+const SESSIONS_DAYS: i64 = 7;
+
+/// Forgets until it is told to stop. Jobs that ended more than `days` ago go; 0 keeps them for ever.
+pub async fn run(database: Database, days: u32, stop: CancellationToken) {
+    let forgetting = async {
+        loop {
+            match forget(&database, days).await {
+                Ok(0) => {}
+                Ok(rows) => tracing::info!(rows, "forgot what had had its time"),
+                Err(error) => tracing::warn!(%error, "what has had its time could not be forgotten; trying again"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = forgetting => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Forgets all that has had its time; tells how many rows.
+///
+/// # Errors
+/// When the database does not take it; what was done until then is done.
+pub async fn forget(database: &Database, days: u32) -> Result<u64, DbErr> {
+    let mut rows = 0;
+    if days > 0 {
+        for kind in kinds::KINDS {
+            rows += prune::ended(database, kind, days).await?;
+        }
+        // what a schedule shows as its last run stays
+        let runs = "schedule_run WHERE fired_at < {cutoff} AND id NOT IN (SELECT last_run_id FROM schedule WHERE last_run_id IS NOT NULL)";
+        rows += batches(database, "id", runs, i64::from(days)).await?;
+    }
+    rows += batches(database, "hash", "refresh_token WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
+    rows += batches(database, "id", "session WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
+    Ok(rows)
+}
+
+/// Deletes rows of a table, at most [`BATCH`] per transaction.
+async fn batches(database: &Database, key: &str, which: &str, days: i64) -> Result<u64, DbErr> {
+    let table = which.split_whitespace().next().unwrap_or_default();
+    let mut rows = 0;
+    loop {
+        let cutoff = clock::sql(database.backend(), -days * 24 * 3600 * 1000);
+        let which = which.replace("{cutoff}", &cutoff);
+        let text = format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {which} LIMIT {BATCH})");
+        let write = database.begin().await?;
+        let gone = write.execute_unprepared(&text).await?.rows_affected();
+        write.commit().await?;
+        rows += gone;
+        if gone < BATCH {
+            return Ok(rows);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
