@@ -10,6 +10,7 @@ mod m20261124_000002_inventory;
 mod m20261124_000003_identity;
 mod m20261124_000004_line;
 mod m20261124_000006_schedules;
+mod m20261124_000009_observe;
 
 pub struct Migrator;
 
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_identity::Migration),
             Box::new(m20261124_000004_line::Migration),
             Box::new(m20261124_000006_schedules::Migration),
+            Box::new(m20261124_000009_observe::Migration),
         ]
     }
 }
