@@ -9,7 +9,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.alter_table(Table::alter().table("job").add_column(&mut text_null("traceparent")).to_owned()).await?;
+        manager.alter_table(Table::alter().table("job").add_column(text_null("traceparent")).to_owned()).await?;
         run(manager, UP).await
     }
 

@@ -7,7 +7,7 @@ use keywright_jobs::{
 };
 use poem::{
     EndpointExt, IntoResponse, Request, Response, Route, Server, get, handler,
-    http::{StatusCode, header},
+    http::StatusCode,
     listener::{Acceptor, Listener, TcpListener},
     web::{Data, Json},
 };
@@ -72,7 +72,7 @@ fn scrape(shown: Data<&Arc<Shown>>, request: &Request) -> Response {
         return refused.with_status(StatusCode::FORBIDDEN).into_response();
     }
     match shown.text() {
-        Ok(text) => text.with_header(header::CONTENT_TYPE, metrics::CONTENT_TYPE).into_response(),
+        Ok(text) => Response::builder().content_type(metrics::CONTENT_TYPE).body(text),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -80,6 +80,9 @@ impl MetricsApi {
     }
 }
 
+/// What one gauge tells of a queue.
+type Value = fn(&Queue) -> f64;
+
 fn gauges(database: &Database, standing: Option<Standing>) -> Result<Gauges, ApiError> {
     let gauges = Gauges::default();
     let up = [([], f64::from(u8::from(standing.is_some())))];
@@ -88,8 +91,8 @@ fn gauges(database: &Database, standing: Option<Standing>) -> Result<Gauges, Api
         metrics::pool(&gauges, database)?;
         let Some(Standing { queues, workers }) = standing else { return Ok(()) };
         gauges.add("keywright_workers_live", "Workers that were seen lately.", [], [([], workers as f64)])?;
-        let each = |of: fn(&Queue) -> f64| queues.iter().map(move |(kind, queue)| ([kind.clone()], of(queue)));
-        let jobs: [(&str, &str, fn(&Queue) -> f64); 4] = [
+        let each = |of: Value| queues.iter().map(move |(kind, queue)| ([kind.clone()], of(queue)));
+        let jobs: [(&str, &str, Value); 4] = [
             ("keywright_jobs_queued", "Jobs that are queued, now or for later.", |queue| queue.queued as f64),
             ("keywright_jobs_running", "Jobs that run, or whose parts do.", |queue| queue.running as f64),
             ("keywright_jobs_waiting", "Jobs that wait: for a retry, a worker, a person.", |queue| {
