@@ -15,13 +15,15 @@ pub struct RequestContext {
     pub request_id: String,
     /// The path as asked for, without the query.
     pub path: String,
+    /// The trace context that jobs of this request carry.
+    pub traceparent: Option<String>,
     operation: OnceLock<Arc<Operation>>,
 }
 
 impl RequestContext {
     #[must_use]
-    pub fn new(request_id: String, path: String) -> Self {
-        Self { request_id, path, operation: OnceLock::new() }
+    pub fn new(request_id: String, path: String, traceparent: Option<String>) -> Self {
+        Self { request_id, path, traceparent, operation: OnceLock::new() }
     }
 
     /// Remembers the operation that the request is for; only the first call counts.
@@ -57,6 +59,12 @@ pub fn current() -> Option<Arc<RequestContext>> {
 #[must_use]
 pub fn request_id() -> String {
     CURRENT.try_with(|context| context.request_id.clone()).unwrap_or_default()
+}
+
+/// The trace context that jobs of the present request carry.
+#[must_use]
+pub fn traceparent() -> Option<String> {
+    CURRENT.try_with(|context| context.traceparent.clone()).ok().flatten()
 }
 
 /// The present request's path; empty outside of a request.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
+use keywright_jobs::{metrics, setup::telemetry::traces::RequestTrace};
 use poem::http::{HeaderName, HeaderValue, Method, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 
@@ -51,23 +52,35 @@ impl<E: Endpoint> Endpoint for Edge<E> {
     async fn call(&self, mut request: Request) -> Result<Response> {
         let started = Instant::now();
         let method = request.method().clone();
-        let context = Arc::new(RequestContext::new(self.request_id(&request), request.uri().path().to_owned()));
+        let trace = RequestTrace::begin(sent_trace(&request), method.as_str());
+        let (id, path) = (self.request_id(&request), request.uri().path().to_owned());
+        let context = Arc::new(RequestContext::new(id, path, trace.traceparent.clone()));
         request.extensions_mut().insert(context.clone());
         let mut response = context::scope(context.clone(), self.answer(request)).await;
         if method == Method::HEAD {
             response.set_body(Body::empty());
         }
         set_headers(&mut response, &context);
+        let took = started.elapsed();
+        let (route, status) = (context.route(), response.status().as_u16());
+        metrics::answered(route, method.as_str(), status, took);
+        trace.end(method.as_str(), route, status, &context.request_id);
         tracing::info!(
             request_id = %context.request_id,
             %method,
-            route = context.route(),
-            status = response.status().as_u16(),
-            ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            route,
+            status,
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "request"
         );
         Ok(response)
     }
+}
+
+/// Two contradict each other, so neither counts.
+fn sent_trace(request: &Request) -> Option<&str> {
+    let mut sent = request.headers().get_all("traceparent").iter();
+    sent.next().filter(|_| sent.next().is_none()).and_then(|value| value.to_str().ok())
 }
 
 /// Ids of clients go into logs and the audit trail: only characters that mean nothing there.

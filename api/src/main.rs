@@ -106,6 +106,8 @@ fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
 
 fn run(arguments: Arguments, config: &Config) -> anyhow::Result<()> {
     telemetry::start(&config.log, config.log_format)?;
+    let _exporting =
+        config.otlp_endpoint.as_ref().map(|url| telemetry::traces::export(url, "keywright-api")).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         match arguments.command {
@@ -175,6 +177,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
         sealing,
         clock,
         worker_silence: config.lease * 2,
+        listen: config.listen.ip(),
         draining: stop.clone(),
         check_answers: false,
     })?;

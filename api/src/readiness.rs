@@ -2,9 +2,8 @@
 
 use crate::routes::system::{Readiness, Ready};
 use async_trait::async_trait;
-use keywright_entities::{clock, worker};
-use keywright_jobs::setup::database::Database;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
+use keywright_jobs::{queue::overview, setup::database::Database};
+use sea_orm::DbErr;
 use std::time::Duration;
 
 pub struct DatabaseReadiness {
@@ -36,9 +35,7 @@ impl Readiness for DatabaseReadiness {
 }
 
 impl DatabaseReadiness {
-    async fn live_workers(&self) -> Result<u64, DbErr> {
-        let silence = chrono::Duration::from_std(self.worker_silence).unwrap_or(chrono::Duration::MAX);
-        let since = clock::now(self.database.reader()).await? - silence;
-        worker::Entity::find().filter(worker::Column::LastSeenAt.gte(since)).count(self.database.reader()).await
+    async fn live_workers(&self) -> Result<usize, DbErr> {
+        Ok(overview::live_workers(&self.database, self.worker_silence).await?.len())
     }
 }

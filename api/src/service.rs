@@ -10,6 +10,8 @@ use crate::{
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
         jobs::{JobsApi, control::JobControlApi},
+        metrics::MetricsApi,
+        queues::QueuesApi,
         schedules::SchedulesApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
@@ -21,7 +23,7 @@ use keywright_jobs::{
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
 use poem::{Response, endpoint::BoxEndpoint};
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What the facade is built from.
@@ -32,6 +34,8 @@ pub struct Parts {
     pub clock: Clock,
     /// A worker that was not seen for this long does not count as live.
     pub worker_silence: Duration,
+    /// Where it is served: on a loopback address `/metrics` is open.
+    pub listen: IpAddr,
     /// Cancelled when the process begins to stop: whoever waits is answered at once.
     pub draining: CancellationToken,
     /// In tests: answers that the document does not describe become failures.
@@ -43,12 +47,13 @@ pub struct Parts {
 /// # Errors
 /// When no cursor key can be derived, or the document is not consistent.
 pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
-    let Parts { database, identity, sealing, clock, worker_silence, draining, check_answers } = parts;
+    let Parts { database, identity, sealing, clock, worker_silence, listen, draining, check_answers } = parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
+        MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
         SubscriptionsApi { database: database.clone() },
@@ -56,7 +61,8 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
-        SchedulesApi { database },
+        SchedulesApi { database: database.clone() },
+        QueuesApi { database, worker_silence },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),

@@ -72,6 +72,8 @@ pub struct Model {
     pub requested_by_name: Option<String>,
     pub trigger: Trigger,
     pub request_id: Option<String>,
+    /// The W3C trace context of the request that asked for it.
+    pub traceparent: Option<String>,
     /// Rises with every change that a client can see.
     pub version: i64,
 }

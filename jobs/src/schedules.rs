@@ -160,6 +160,7 @@ async fn fire(
         id: Some(row.id.to_string()),
         name: Some(row.name.clone()),
         request_id: None,
+        traceparent: None,
     };
     let came = match kinds::start(write, &row.kind, &owner.visible(), requester, &row.body).await {
         Ok(Enqueued::New(job)) => Came { due, outcome: RunOutcome::Started, job: Some(job.id), reason: None },

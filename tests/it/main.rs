@@ -12,6 +12,7 @@ mod aws;
 mod aws_http;
 mod faults;
 mod http;
+mod observe;
 mod pooler;
 mod queue;
 mod retention;

@@ -15,7 +15,7 @@ use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,6 +41,11 @@ pub struct Api {
 
 impl Api {
     pub async fn on(database: TestDatabase) -> Self {
+        Self::believing(database, [127, 0, 0, 1].into()).await
+    }
+
+    /// One that believes to listen here: what is open to its own machine depends on it.
+    pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
         let app = TestApp::on(database);
         let (database, stop) = (app.another().await, CancellationToken::new());
         let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
@@ -54,6 +59,7 @@ impl Api {
             sealing,
             clock,
             worker_silence: SILENCE,
+            listen,
             draining: stop.clone(),
             check_answers: true,
         };

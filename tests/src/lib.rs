@@ -9,12 +9,14 @@
 
 pub mod app;
 pub mod bench;
+pub mod collector;
 pub mod database;
 pub mod faults;
 pub mod http;
 pub mod instance;
 pub mod process;
 pub mod rig;
+pub mod scrape;
 pub mod stub;
 pub mod up;
 pub mod wire;

@@ -1,21 +1,24 @@
 //! One attempt at a claimed job, from its first line in the log to its outcome in the database.
 
-use keywright_entities::types::JobState;
+use keywright_entities::{job, types::JobState};
 use keywright_jobs::{
     context::Context,
     domain::backoff,
     job::{Done, JobError},
-    kinds,
+    kinds, metrics,
     provider::{Providers, Stopped},
     queue::{
-        Place, Recorder, Renewer,
+        Recorder, Renewer,
         backend::Claimed,
         chaos::{self, Promise},
         outcome::{Outcome, Reason},
     },
-    setup::{clock::Clock, database::Database, ids},
+    setup::{clock::Clock, database::Database, ids, telemetry::traces::AttemptTrace},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -40,8 +43,6 @@ impl Attempts {
     /// Runs the job and records what became of it. `false`: the outcome could not be recorded; the lease will lapse.
     pub async fn run(self: Arc<Self>, claimed: Claimed) -> bool {
         let job = Arc::clone(&claimed.job);
-        tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt, rescues = job.rescues,
-            request = job.request_id, "job started");
         let context = Arc::new(Context {
             database: self.database.clone(),
             providers: Arc::clone(&self.providers),
@@ -52,28 +53,40 @@ impl Attempts {
         if chaos::breaks(Promise::AcknowledgeLast) && job.parent_id.is_some() {
             self.record(&context, Outcome::Ended { state: JobState::Succeeded, reason: None }).await;
         }
-        let outcome = self.in_a_slot(&context, &claimed.place).await;
+        let outcome = self.in_a_slot(&context, &claimed).await;
         let recorded = match outcome {
             Some(outcome) => self.record(&context, outcome).await,
-            None => {
-                tracing::warn!(job = %job.id, "the lease was lost; this attempt writes nothing more");
-                true
-            }
+            None => true,
         };
         self.renewer.let_go(&claimed.lease.held);
         recorded
     }
 
     /// A job that was claimed ahead waits for a slot; meanwhile it is renewed, canceled and given back like a running one.
-    async fn in_a_slot(&self, context: &Arc<Context>, place: &Place) -> Option<Outcome> {
+    async fn in_a_slot(&self, context: &Arc<Context>, claimed: &Claimed) -> Option<Outcome> {
+        let (job, place) = (&context.job, &claimed.place);
         let slot = tokio::select! {
             biased;
             Some(slot) = place.slot() => slot,
             stopped = context.lease.stopped() => return decide(context, Err(JobError::Stopped(stopped))),
             () = tokio::time::sleep(place.patience()) => return Some(Outcome::GivenBack),
         };
+        tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt, rescues = job.rescues,
+            request = job.request_id, "job started");
+        let trace = AttemptTrace::begin(job);
+        metrics::attempt_began(job, claimed.at.elapsed());
+        let began = Instant::now();
         let outcome = self.supervise(context).await;
         drop(slot);
+        let took = began.elapsed();
+        metrics::attempt_ran(&job.kind, took);
+        let said = outcome.as_ref().map_or_else(|| "lease lost".to_owned(), ToString::to_string);
+        tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt, rescues = job.rescues,
+            request = job.request_id, outcome = said, ms = millis(took), "job attempt ended");
+        trace.end(outcome.as_ref());
+        if outcome.is_none() {
+            self.lost(job, "the lease was lost; this attempt writes nothing more");
+        }
         outcome
     }
 
@@ -99,7 +112,6 @@ impl Attempts {
 
     /// Writes the outcome, waiting out a database that is away for as long as the process may live.
     async fn record(&self, context: &Context, outcome: Outcome) -> bool {
-        tracing::info!(job = %context.job.id, kind = %context.job.kind, %outcome, "job attempt ended");
         let too_late = async {
             self.cut.cancelled().await;
             tokio::time::sleep(RECORD_AFTER_CUT).await;
@@ -110,16 +122,26 @@ impl Attempts {
         }
     }
 
+    fn lost(&self, job: &job::Model, what: &'static str) {
+        metrics::lease_lost(&job.kind);
+        tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempt, rescues = job.rescues,
+            request = job.request_id, "{what}");
+    }
+
     async fn record_in_the_end(&self, context: &Context, outcome: Outcome) -> bool {
         let held = context.lease.held;
         loop {
             if context.lease.certain().await.is_err() {
+                self.lost(&context.job, "the lease was lost before the outcome was written");
                 return true;
             }
             match self.recorder.record(held, outcome.clone()).await {
-                Ok(true) => return true,
+                Ok(true) => {
+                    metrics::attempt_recorded(&context.job.kind, &outcome);
+                    return true;
+                }
                 Ok(false) => {
-                    tracing::warn!(job = %held.id, "the lease was lost before the outcome was written");
+                    self.lost(&context.job, "the lease was lost before the outcome was written");
                     return true;
                 }
                 Err(error) => {
@@ -129,6 +151,10 @@ impl Attempts {
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A job's own code, on a thread of its own: one that blocks its thread, or never comes back, holds up neither its supervisor nor

@@ -15,7 +15,11 @@ use keywright_jobs::{
         shutdown, telemetry,
     },
 };
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker looks whether its schema has come.
@@ -67,6 +71,8 @@ fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
 
 fn run(config: Config, connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>) -> anyhow::Result<Ended> {
     telemetry::start(&config.log, config.log_format)?;
+    let _exporting =
+        config.otlp_endpoint.as_ref().map(|url| telemetry::traces::export(url, "keywright-worker")).transpose()?;
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
     }
@@ -84,12 +90,19 @@ async fn work(
     let stop = shutdown::on_signal().context("signal handlers")?;
     let off = CancellationToken::new();
     let polls = Arc::default();
+    let opened = Arc::new(OnceLock::new());
     if let Some(address) = config.worker_listen {
-        listen::start(address, Arc::clone(&polls), off.clone()).await.context("KEYWRIGHT_WORKER_LISTEN")?;
+        let face = listen::Face {
+            polls: Arc::clone(&polls),
+            database: Arc::clone(&opened),
+            metrics_open: config.worker_metrics_open,
+        };
+        listen::start(address, face, off.clone()).await.context("KEYWRIGHT_WORKER_LISTEN")?;
     }
     let Some(database) = open(&config, &stop).await? else {
         return Ok(Ended::Clean);
     };
+    let _ = opened.set(database.clone());
     let runner = Runner {
         database: database.clone(),
         providers: connect(&config)?,

@@ -8,6 +8,7 @@ use crate::error::{Code, PROBLEM_JSON};
 /// Refusals that do not follow from an operation's parameters, body and credentials, by `operationId`.
 pub const EXTRA: &[(&str, &[u16])] = &[
     ("getReadiness", &[503]),
+    ("getMetrics", &[401, 403, 503]),
     ("login", &[401, 403]),
     ("refresh", &[401, 403]),
     ("logout", &[409]),

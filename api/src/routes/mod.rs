@@ -18,6 +18,8 @@
 pub mod auth;
 pub mod discovery;
 pub mod jobs;
+pub mod metrics;
+pub mod queues;
 pub mod role;
 pub mod schedules;
 pub mod subscriptions;
@@ -29,6 +31,7 @@ use poem_openapi::Tags;
 /// Every operation that the server has: THE list.
 pub type Api = (
     system::SystemApi,
+    metrics::MetricsApi,
     auth::AuthApi,
     tokens::TokensApi,
     subscriptions::SubscriptionsApi,
@@ -37,6 +40,7 @@ pub type Api = (
     jobs::JobsApi,
     jobs::control::JobControlApi,
     schedules::SchedulesApi,
+    queues::QueuesApi,
 );
 
 /// The sections of the document.

@@ -10,7 +10,7 @@ use super::{
     renew::Renewer,
     wake::Wake,
 };
-use crate::setup::database::Database;
+use crate::{metrics, setup::database::Database};
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
     task::{Task, builder::TaskBuilder},
@@ -40,6 +40,8 @@ pub struct Claimed {
     pub job: Arc<job::Model>,
     pub lease: Arc<Lease>,
     pub place: Arc<Place>,
+    /// When it was claimed.
+    pub at: Instant,
 }
 
 /// Claims for one process until it is told to stop.
@@ -134,9 +136,10 @@ impl Claimer {
         self.polls.succeeded();
         let any = !jobs.is_empty();
         for job in jobs {
+            metrics::claimed(&job.kind);
             let lease = Lease::new(&job, asked, self.capability.lease, self.interrupt.clone());
             self.renewer.hold(&lease);
-            let claimed = Claimed { job: Arc::new(job), lease, place: Arc::new(places.take()) };
+            let claimed = Claimed { job: Arc::new(job), lease, place: Arc::new(places.take()), at: Instant::now() };
             // the channel is as long as there are places; a closed one means that the worker is gone, and the lease will lapse
             if sender.send(claimed).await.is_err() {
                 return false;

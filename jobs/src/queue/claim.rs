@@ -4,7 +4,7 @@ use super::{
     line::{self, Back, IN_LINE},
     outcome, row, rows,
 };
-use crate::{kinds, setup::database::Database};
+use crate::{kinds, metrics, setup::database::Database};
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
 use std::time::Duration;
@@ -123,6 +123,7 @@ pub async fn rescue(db: &Database) -> Result<usize, DbErr> {
         write.rollback().await?;
     } else {
         write.commit().await?;
+        lapsed.iter().for_each(|job| metrics::rescued(&job.kind));
     }
     Ok(lapsed.len())
 }

@@ -22,12 +22,14 @@ pub struct Requester {
     pub id: Option<String>,
     pub name: Option<String>,
     pub request_id: Option<String>,
+    /// The W3C trace context of the request, to which attempts are linked.
+    pub traceparent: Option<String>,
 }
 
 impl Requester {
     /// The product itself.
     pub fn system() -> Self {
-        Self { actor: ActorType::System, id: None, name: None, request_id: None }
+        Self { actor: ActorType::System, id: None, name: None, request_id: None, traceparent: None }
     }
 }
 
@@ -178,10 +180,10 @@ fn insert_sql(backend: DbBackend, of_subscription: bool) -> String {
     format!(
         "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
          unique_key, lock_key, worker_label, subscription_id, parent_id, retry_of, scope_region, scope_kind, \
-         requested_by_type, requested_by_id, requested_by_name, request_id, trigger, \
+         requested_by_type, requested_by_id, requested_by_name, request_id, trigger, traceparent, \
          state, waiting_for, created_at, run_at, due_at, turn) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         {{now}}, COALESCE($24, {{now}}), COALESCE($24, {{now}}), CASE WHEN $24 > {{now}} THEN NULL ELSE {place} END) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
+         {{now}}, COALESCE($25, {{now}}), COALESCE($25, {{now}}), CASE WHEN $25 > {{now}} THEN NULL ELSE {place} END) \
          ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING RETURNING *"
     )
 }
@@ -193,7 +195,7 @@ async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::M
         Some(_) => ("waiting", Some("worker")),
         None => ("queued", None),
     };
-    let values: [Value; 24] = [
+    let values: [Value; 25] = [
         new.id.into(),
         new.kind.into(),
         new.payload_version.into(),
@@ -215,6 +217,7 @@ async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::M
         new.requester.name.clone().into(),
         new.requester.request_id.clone().into(),
         new.trigger.as_str().into(),
+        new.requester.traceparent.clone().into(),
         state.into(),
         waiting.into(),
         new.run_at.into(),

@@ -11,6 +11,7 @@
 //! * `line`: the order in which jobs are claimed
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
+//! * [`overview`]: how the queues stand
 //! * [`backend`]: the face that apalis sees; `places`: how many jobs a process holds
 //! * [`chaos`]: promises that a test build breaks on purpose
 
@@ -22,6 +23,7 @@ pub mod enqueue;
 pub mod lease;
 mod line;
 pub mod outcome;
+pub mod overview;
 mod places;
 pub mod prune;
 mod recorder;
@@ -35,12 +37,24 @@ pub use places::Place;
 pub use recorder::Recorder;
 pub use renew::{Heartbeat, Renewer};
 
+use chrono::{DateTime, Utc};
 use keywright_entities::job;
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, Statement};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Statement};
 
 /// Reads the job rows that a statement returns.
 pub(crate) async fn rows(db: &impl ConnectionTrait, statement: Statement) -> Result<Vec<job::Model>, DbErr> {
     job::Entity::find().from_raw_sql(statement).all(db).await
+}
+
+/// Reads an instant that a statement computed: SQLite gives it as text.
+pub(crate) fn row_time(row: &QueryResult, column: &str) -> Result<Option<DateTime<Utc>>, DbErr> {
+    if let Ok(time) = row.try_get::<Option<DateTime<Utc>>>("", column) {
+        return Ok(time);
+    }
+    let text: Option<String> = row.try_get("", column)?;
+    text.map(|text| DateTime::parse_from_rfc3339(&text).map(|time| time.with_timezone(&Utc)))
+        .transpose()
+        .map_err(|error| DbErr::Type(format!("{column} is no instant: {error}")))
 }
 
 /// Reads the at most one job row that a statement returns.

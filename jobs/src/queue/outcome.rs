@@ -1,7 +1,7 @@
 //! How attempts end, and how a parent ends with its last child. Everything here is fenced by the epoch.
 
 use super::{control, enqueue, lease::Held, line::Back, row, rows};
-use crate::kinds;
+use crate::{kinds, metrics};
 use keywright_entities::{
     clock, job,
     types::{JobState, WaitingFor},
@@ -45,6 +45,28 @@ pub enum Outcome {
     },
     /// Given back untouched: the attempt does not count.
     GivenBack,
+}
+
+impl Outcome {
+    /// Its name among the labels of metrics: one of few.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ended { state, .. } => state.as_str(),
+            Self::FannedOut(_) => "fanned_out",
+            Self::Retry { .. } => "retry",
+            Self::Snooze { .. } => "snooze",
+            Self::GivenBack => "given_back",
+        }
+    }
+
+    /// Why it is not what was hoped for.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Ended { reason, .. } => reason.as_ref(),
+            Self::Retry { reason, .. } => Some(reason),
+            Self::FannedOut(_) | Self::Snooze { .. } | Self::GivenBack => None,
+        }
+    }
 }
 
 /// One line for the log.
@@ -233,6 +255,9 @@ async fn end_where(
 /// What follows from the ends of these jobs.
 async fn have_ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(), DbErr> {
     kinds::ended(db, jobs).await?;
+    for job in jobs {
+        metrics::finished(&job.kind, job.state);
+    }
     let mut families: BTreeMap<Uuid, Vec<&job::Model>> = BTreeMap::new();
     for job in jobs {
         if let Some(parent) = job.parent_id {

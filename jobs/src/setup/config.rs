@@ -30,6 +30,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where a worker answers `/health`, `/ready` and `/metrics`; `None` = nowhere.
     pub worker_listen: Option<SocketAddr>,
+    /// A worker answers `/metrics` to everybody who reaches it.
+    pub worker_metrics_open: bool,
     pub data_dir: PathBuf,
     /// The key-encryption key as given; see [`Config::master_key_source`].
     master_key: Option<SecretString>,
@@ -49,6 +51,8 @@ pub struct Config {
     /// A filter in the syntax of `tracing_subscriber::EnvFilter`, already checked.
     pub log: String,
     pub log_format: LogFormat,
+    /// Where spans are sent; `None` = nowhere.
+    pub otlp_endpoint: Option<Url>,
     pub gcp_endpoint: Option<Url>,
     pub azure_vault_endpoint: Option<Url>,
     /// How long a stopping process waits for what is under way before it gives it back.
@@ -81,6 +85,7 @@ impl Config {
             db_pool: 10,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             worker_listen: None,
+            worker_metrics_open: false,
             data_dir: PathBuf::from("data"),
             master_key: None,
             master_key_file: None,
@@ -94,6 +99,7 @@ impl Config {
             egress_allow: Vec::new(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),

@@ -1,5 +1,6 @@
 //! Opening the database, and the one way to write to it.
 
+use crate::metrics;
 use keywright_entities::clock;
 use keywright_migration::{Migrator, MigratorTrait};
 use sea_orm::{
@@ -125,9 +126,11 @@ impl Database {
     /// what you read in it.
     pub async fn begin(&self) -> Result<Write, DbErr> {
         if let Some(turns) = &self.turns {
-            return Ok(Write(Kind::Shared(turns.share(&self.connection, self.urgent).await?)));
+            return Ok(Write(Kind::Shared(
+                turns.share(&self.connection, self.urgent).await.inspect_err(count_timeout)?,
+            )));
         }
-        let transaction = self.connection.begin().await?;
+        let transaction = self.connection.begin().await.inspect_err(count_timeout)?;
         Ok(Write(Kind::Own(transaction, Arc::clone(&self.committed))))
     }
 
@@ -169,6 +172,20 @@ impl Database {
         };
         let applied: Vec<String> = rows.iter().map(|row| row.try_get("", "version")).collect::<Result<_, _>>()?;
         Ok(Migrator::migrations().iter().all(|known| applied.iter().any(|version| version == known.name())))
+    }
+
+    /// How many connections there are to the database, and how many of them nobody uses.
+    pub fn pool(&self) -> (u32, usize) {
+        match self.backend() {
+            DbBackend::Sqlite => {
+                let pool = self.connection.get_sqlite_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            _ => {
+                let pool = self.connection.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+        }
     }
 
     /// Whether the database answers.
@@ -228,6 +245,12 @@ impl Deref for Write {
             Kind::Own(transaction, _) => transaction,
             Kind::Shared(shared) => &shared.transaction,
         }
+    }
+}
+
+fn count_timeout(error: &DbErr) {
+    if matches!(error, DbErr::ConnectionAcquire(_)) {
+        metrics::acquire_timed_out();
     }
 }
 

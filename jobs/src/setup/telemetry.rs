@@ -1,4 +1,8 @@
-//! Log lines on standard error, as text for people or JSON for machines.
+//! What a process tells about itself: log lines, and traces.
+//!
+//! Log lines go to standard error, as text for people or JSON for machines.
+
+pub mod traces;
 
 use super::config::LogFormat;
 use std::io::IsTerminal;
@@ -11,7 +15,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 pub struct TelemetryError(String);
 
 /// Libraries speak up from warnings on, unless the filter names them.
-const LIBRARIES: &str = "apalis_core=warn,poem=warn,sea_orm_migration=warn,sqlx=warn";
+const LIBRARIES: &str = "apalis_core=warn,opentelemetry=warn,poem=warn,sea_orm_migration=warn,sqlx=warn";
 
 /// Begins logging for this process.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {

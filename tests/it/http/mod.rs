@@ -6,6 +6,7 @@ mod document;
 mod jobs;
 mod oddities;
 mod outage;
+mod queues;
 mod refusals;
 mod roles;
 mod scans;

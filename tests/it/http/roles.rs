@@ -81,6 +81,7 @@ fn table() -> Vec<Row> {
         Row("deleteSchedule", delete, "/api/schedules/{id}", None, OPERATORS, "schedules:write"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
+        Row("getQueues", get.clone(), "/api/queues", None, EVERYBODY, "jobs:read"),
         Row("listJobScopes", get, "/api/jobs/{id}/scopes", None, EVERYBODY, "jobs:read"),
         // of somebody else's job more is asked: see the tests of jobs
         Row("cancelJob", post.clone(), "/api/jobs/{id}/cancel", None, EVERYBODY, "jobs:read"),
@@ -91,8 +92,17 @@ fn table() -> Vec<Row> {
 }
 
 /// Open to everybody, or ends the caller's own session: the tests of identity have them.
-const ELSEWHERE: &[&str] =
-    &["login", "refresh", "logout", "deleteOtherSessions", "getJwks", "getHealth", "getReadiness", "getVersion"];
+const ELSEWHERE: &[&str] = &[
+    "login",
+    "refresh",
+    "logout",
+    "deleteOtherSessions",
+    "getJwks",
+    "getHealth",
+    "getReadiness",
+    "getVersion",
+    "getMetrics",
+];
 
 async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
     let api = Api::on(database).await;

@@ -182,6 +182,7 @@ pub fn requester<P>(caller: &Caller<P>) -> Requester {
         id: actor.id,
         name: actor.name,
         request_id: Some(context::request_id()).filter(|id| !id.is_empty()),
+        traceparent: context::traceparent(),
     }
 }
 

@@ -9,10 +9,7 @@ use crate::{
     queue::{NewJob, Requester, outcome::Reason},
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use keywright_entities::{
-    asset, job, subscription,
-    types::{ActorType, ScanMode},
-};
+use keywright_entities::{asset, job, subscription, types::ScanMode};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -112,8 +109,11 @@ impl Scan {
         let label = subscription.provider_settings().get("worker").and_then(|label| label.as_str()).map(str::to_owned);
         let lock = format!("scope:{}/{}/{}", subscription.id, scope.region, scope.kind);
         let listing = ScopeListing { scan: context.job.id, subscription: subscription.id, scope: scope.clone() };
-        let requester =
-            Requester { actor: ActorType::System, id: None, name: None, request_id: context.job.request_id.clone() };
+        let requester = Requester {
+            request_id: context.job.request_id.clone(),
+            traceparent: context.job.traceparent.clone(),
+            ..Requester::system()
+        };
         let child = NewJob::new(&listing, requester, context.job.trigger)
             .map_err(|error| JobError::fail("payload_invalid", error))?
             .child_of(context.job.id)

@@ -122,6 +122,15 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.worker_listen.map_or_else(|| "off".to_owned(), |address| address.to_string())),
     },
     Key {
+        name: "KEYWRIGHT_WORKER_METRICS_OPEN",
+        meaning: "`true` = a worker answers `/metrics` to whoever reaches it, not only over a loopback address",
+        default: "false",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.worker_metrics_open, parsed(text, "true or false", "true")?),
+        show: |c| Some(c.worker_metrics_open.to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_ADMIN_PASSWORD",
         meaning: "password of the first user `admin`; used only while there is no user",
         default: "one is made and printed once",
@@ -235,6 +244,15 @@ pub const KEYS: &[Key] = &[
                 LogFormat::Json => "json".to_owned(),
             })
         },
+    },
+    Key {
+        name: "KEYWRIGHT_OTLP_ENDPOINT",
+        meaning: "address of an OpenTelemetry receiver (OTLP over HTTP, protobuf) that spans are sent to, e.g. `http://127.0.0.1:4318`",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.otlp_endpoint, Some(http_url(text)?)),
+        show: |c| c.otlp_endpoint.as_ref().map(ToString::to_string),
     },
     Key {
         name: "KEYWRIGHT_GCP_ENDPOINT",

@@ -54,6 +54,7 @@ fn every_setting_can_be_given_and_is_shown_as_given() {
         ("KEYWRIGHT_MASTER_KEY_FILE", "/run/secrets/key"),
         ("KEYWRIGHT_LISTEN", "[::1]:9000"),
         ("KEYWRIGHT_WORKER_LISTEN", "0.0.0.0:9001"),
+        ("KEYWRIGHT_WORKER_METRICS_OPEN", "true"),
         ("KEYWRIGHT_WORKER_CONCURRENCY", "7"),
         ("KEYWRIGHT_WORKER_LABELS", "forge,dmz"),
         ("KEYWRIGHT_LEASE_SECONDS", "30"),
@@ -65,6 +66,7 @@ fn every_setting_can_be_given_and_is_shown_as_given() {
         ("KEYWRIGHT_EGRESS_ALLOW", "10.0.0.0/8,vault.internal:8200,[fd00::1]:443"),
         ("KEYWRIGHT_LOG", "debug,sqlx=warn"),
         ("KEYWRIGHT_LOG_FORMAT", "json"),
+        ("KEYWRIGHT_OTLP_ENDPOINT", "http://127.0.0.1:4318/"),
         ("KEYWRIGHT_GCP_ENDPOINT", "http://127.0.0.1:4443/"),
         ("KEYWRIGHT_AZURE_VAULT_ENDPOINT", "https://127.0.0.1:8443/"),
     ];

@@ -114,6 +114,7 @@ fn new_job(payload: &Noop) -> Result<NewJob> {
         id: Some(ids::new().to_string()),
         name: Some("admin".to_owned()),
         request_id: Some(ids::new().to_string()),
+        traceparent: None,
     };
     Ok(NewJob::new(payload, requester, Trigger::Api)?)
 }
