@@ -21,12 +21,15 @@ const BESIDE: &str = "due_at IS NOT NULL AND turn IS NULL";
 
 /// SQL for the place of a job of this priority and subscription, each a parameter or a column; `None`: of no subscription.
 pub(super) fn place(backend: DbBackend, priority: &str, subscription: Option<&str>) -> String {
+    // the last of its subscription is found from that index's end: MAX would have PostgreSQL read all that have no subscription,
+    // whom it does not take for equal
     let same = subscription.map_or("IS NULL".to_owned(), |subscription| format!("= {subscription}"));
     let greatest = if backend == DbBackend::Sqlite { "MAX" } else { "GREATEST" };
     format!(
         "{greatest}(\
-         COALESCE((SELECT MAX(o.turn) + 1 FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
-           AND o.priority = {priority} AND o.subscription_id {same}), 0), \
+         COALESCE((SELECT o.turn + 1 FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
+           AND o.priority = {priority} AND o.subscription_id {same} \
+           ORDER BY o.subscription_id DESC, o.turn DESC LIMIT 1), 0), \
          COALESCE((SELECT MAX(o.turn) FROM job o WHERE o.lease_until IS NOT NULL AND o.priority = {priority}), 0), \
          COALESCE((SELECT MIN(o.turn) FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
            AND o.priority = {priority}), 0))"
