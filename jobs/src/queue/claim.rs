@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 /// A job whose worker was lost this often, while the database was answering, is not tried again: it may be what kills them.
 pub const MAX_RESCUES: i32 = 3;
+/// A job that was lost this often fails with the next loss. A worker holds one such at a time, so that one that kills its workers
+/// cannot take another with it on its last chance.
+const LAST_CHANCE: i32 = MAX_RESCUES - 1;
 /// How many lapsed leases one transaction takes back.
 const RESCUE_BATCH: u64 = 50;
 
@@ -59,7 +62,8 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
     Ok(claimed)
 }
 
-/// `due` locks candidates that no other claim has locked; of candidates with one lock key only the first is taken.
+/// `due` locks candidates that no other claim has locked; of candidates with one lock key, and of those on their last chance, only
+/// the first is taken.
 fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = vec![can.worker.into(), can.payload_version.into()];
     let mut list = |items: &mut dyn Iterator<Item = Value>| {
@@ -86,19 +90,25 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<
     };
     let text = format!(
         "WITH due AS (\
-           SELECT id, lock_key, priority, turn, due_at FROM job \
+           SELECT id, lock_key, priority, turn, due_at, rescues FROM job \
            WHERE {IN_LINE} AND kind IN ({kinds}) AND payload_version <= $2 \
              AND (worker_label IS NULL OR worker_label IN ({labels})) \
+             AND (rescues < {LAST_CHANCE} OR NOT EXISTS (\
+               SELECT 1 FROM job mine WHERE mine.worker_id = $1 AND mine.lease_until IS NOT NULL \
+                 AND mine.rescues >= {LAST_CHANCE})) \
              AND (lock_key IS NULL OR NOT EXISTS (\
                SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL)) \
            ORDER BY priority DESC, turn, due_at, id LIMIT {free} {skip}), \
-         pick AS (SELECT id, lock_key, ROW_NUMBER() OVER (\
+         pick AS (SELECT id, lock_key, rescues, \
+           ROW_NUMBER() OVER (PARTITION BY rescues >= {LAST_CHANCE} ORDER BY priority DESC, turn, due_at, id) AS chance, \
+           ROW_NUMBER() OVER (\
            PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END \
            ORDER BY priority DESC, turn, due_at, id) AS nth FROM due) \
          UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
            worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
            deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
-         WHERE id IN (SELECT id FROM pick WHERE nth = 1{free_lock}) RETURNING *"
+         WHERE id IN (SELECT id FROM pick WHERE nth = 1 \
+           AND (rescues < {LAST_CHANCE} OR chance = 1){free_lock}) RETURNING *"
     );
     (text, values)
 }

@@ -14,6 +14,7 @@ on_both_databases!(
     only_a_lapsed_lease_is_rescued,
     a_rescue_finds_the_job_changed_since_it_looked,
     the_third_lost_worker_is_the_last,
+    a_worker_holds_one_last_chance_at_a_time,
     a_retry_counts_an_attempt_and_waits,
     a_snooze_and_a_give_back_cost_no_attempt,
     a_waiting_job_past_its_deadline_fails,
@@ -105,6 +106,27 @@ async fn the_third_lost_worker_is_the_last(test: TestDatabase) {
     assert_eq!((ended.state, ended.error_code.as_deref()), (JobState::Failed, Some("worker_lost")));
     assert_eq!(take(db, 10).await, []);
     assert_eq!(ends(db, id).await, 1);
+}
+
+async fn a_worker_holds_one_last_chance_at_a_time(test: TestDatabase) {
+    let db = &test.database;
+    let mut ids = Vec::new();
+    for rescues in [2, 2, 2, 1, 0] {
+        let job = put(db, probe()).await;
+        change(db, job.id, &format!("rescues = {rescues}")).await;
+        ids.push(job.id);
+    }
+    let (here, there) = (worker(&[]), worker(&[]));
+    let claim = async |by: &Capability| claim::claim(db, by, 10).await.unwrap();
+    let mut taken = claim(&here).await;
+    taken.sort_by_key(|job| ids.iter().position(|id| *id == job.id));
+    assert_eq!(taken.iter().map(|job| job.rescues).collect::<Vec<_>>(), [2, 1, 0]);
+    assert_eq!(claim(&here).await, [], "it holds one");
+    let other = claim(&there).await;
+    assert_eq!(other.iter().map(|job| job.rescues).collect::<Vec<_>>(), [2], "another worker takes another");
+    assert!(finish(db, &held(&taken[0]), success()).await);
+    let next = claim(&here).await;
+    assert_eq!((next.len(), next[0].rescues), (1, 2));
 }
 
 async fn a_retry_counts_an_attempt_and_waits(test: TestDatabase) {
