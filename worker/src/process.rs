@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 /// How often a worker looks whether its schema has come.
 const SCHEMA_LOOK: Duration = Duration::from_millis(500);
 
+/// Threads for blocking work beside the jobs'; as many as the runtime has by itself.
+const OTHER_THREADS: usize = 512;
+
 /// Runs Keywright's jobs. Settings come from the environment and from the file named by KEYWRIGHT_CONFIG.
 #[derive(Parser)]
 #[command(name = "keywright-worker", version)]
@@ -76,7 +79,11 @@ fn run(config: Config, connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn P
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // each running job fills a thread; what the jobs themselves wait for, files and names, needs further ones
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(config.worker_concurrency + OTHER_THREADS)
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(work(config, connect));
     // a blocking call that never returns must not hold up the exit
     runtime.shutdown_timeout(Duration::from_secs(1));
