@@ -60,10 +60,12 @@ async fn top_level(database: &Database, kind: &str, days: u32) -> Result<Vec<Uui
         .order_by_asc(job::Column::CompletedAt);
     let write = database.begin().await?;
     let gone = taken(select).all(&*write).await?;
-    if !gone.is_empty() {
-        scan::Entity::delete_many().filter(scan::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
-        job::Entity::delete_many().filter(job::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
+    if gone.is_empty() {
+        write.rollback().await?;
+        return Ok(gone);
     }
+    scan::Entity::delete_many().filter(scan::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
+    job::Entity::delete_many().filter(job::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
     write.commit().await?;
     Ok(gone)
 }

@@ -142,11 +142,6 @@ impl Database {
         }
     }
 
-    /// Wakes those who wait for news, after a single statement that committed by itself.
-    pub fn announce(&self) {
-        self.committed.notify_one();
-    }
-
     /// Brings the schema up to this program's version. Several processes may do so at once.
     pub async fn migrate(&self) -> Result<(), DbErr> {
         let write = self.begin().await?;

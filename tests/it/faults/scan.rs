@@ -2,6 +2,7 @@
 //! really is in the middle. Three witnesses cannot agree by accident: what clients were answered, the double's own journal of
 //! what it was asked for, and the database.
 
+use super::freeze::freeze;
 use keywright_entities::{
     asset_version, clock, job,
     types::{JobState, ProviderKind},
@@ -142,19 +143,6 @@ async fn a_stopped_worker_gives_back_what_it_was_doing(test: TestDatabase) {
     let _second = worker(test.url(), "second", &stub).await;
     let listing = midway.succeeds(db).await;
     assert_eq!((listing.attempt, listing.rescues), (1, 0));
-}
-
-/// Freezes a worker outside its transactions: on SQLite one that is frozen inside holds the whole file, and nobody can help.
-async fn freeze(db: &Database, worker: &Process) {
-    eventually("the worker is frozen outside a transaction", async || {
-        worker.signal(Signal::Stop);
-        let writable = tokio::time::timeout(Duration::from_secs(1), db.begin()).await;
-        if writable.is_err() {
-            worker.signal(Signal::Continue);
-        }
-        writable.ok().map(|write| drop(write.unwrap()))
-    })
-    .await;
 }
 
 async fn a_frozen_worker_writes_nothing_when_it_thaws(test: TestDatabase) {

@@ -13,7 +13,10 @@ use keywright_jobs::{
     domain::schedule::{Fault, Timing},
     setup::database::Write,
 };
-use poem_openapi::{Object, types::Any};
+use poem_openapi::{
+    Object,
+    types::{Any, ToJSON},
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -122,11 +125,7 @@ impl SchedulePatch {
         if let Some(kind) = self.kind {
             row.kind = kind.as_str().to_owned();
         }
-        match self.body {
-            Patch::Keep => {}
-            Patch::Clear => row.body = json!({}),
-            Patch::Set(members) => merge_object(&mut row.body, Some(json!(members))),
-        }
+        merge_object(&mut row.body, self.body.to_json());
         match self.catch_up {
             Patch::Keep => {}
             Patch::Clear => row.catch_up = types::CatchUp::Last,
