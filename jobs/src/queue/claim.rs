@@ -7,7 +7,7 @@ use super::{
 use crate::{kinds, metrics, setup::database::Database};
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 use uuid::Uuid;
 
 /// A job whose worker was lost this often, while the database was answering, is not tried again: it may be what kills them.
@@ -48,7 +48,7 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
     }
     let (text, values) = claim_sql(db.backend(), can, free);
     let write = db.begin().await?;
-    let claimed = match rows(&*write, clock::statement(db.backend(), &text, values)).await {
+    let mut claimed = match rows(&*write, clock::statement(db.backend(), &text, values)).await {
         // another worker took a job with the same lock at the same moment; the next poll sees its lease
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Vec::new(),
         claimed => claimed?,
@@ -57,6 +57,8 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
         write.rollback().await?;
         return Ok(claimed);
     }
+    // an UPDATE returns its rows in no order
+    claimed.sort_by_key(|job| (Reverse(job.priority), job.turn, job.run_at, job.id));
     kinds::started(&*write, &claimed).await?;
     write.commit().await?;
     Ok(claimed)

@@ -5,15 +5,19 @@
 //! observed; where jobs last longer, nothing, so that other workers find them.
 
 use super::lease::lock;
+use futures::FutureExt;
 use std::{
     collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 
 /// At most this many are claimed ahead.
 const MOST_AHEAD: usize = 500;
@@ -77,10 +81,16 @@ impl Places {
         (fits as usize).min(MOST_AHEAD)
     }
 
-    /// Takes the place of one claimed job.
+    /// Takes the place of one claimed job. It stands in the queue for a slot from now on, whenever its task comes to wait for
+    /// it: jobs begin in the order in which their places were taken.
     pub(super) fn take(self: &Arc<Self>) -> Place {
         self.held.fetch_add(1, Ordering::SeqCst);
-        Place { places: Arc::clone(self) }
+        let mut waiting: Permit = Box::pin(Arc::clone(&self.slots).acquire_owned());
+        let permit = match waiting.as_mut().now_or_never() {
+            Some(permit) => Box::pin(std::future::ready(permit)),
+            None => waiting,
+        };
+        Place { places: Arc::clone(self), permit: Mutex::new(Some(permit)) }
     }
 
     fn ran(&self, number: u64) {
@@ -96,13 +106,26 @@ impl Places {
 /// The place that a claimed job fills until its outcome is recorded.
 pub struct Place {
     places: Arc<Places>,
+    permit: Mutex<Option<Permit>>,
 }
 
+type Permit = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
 impl Place {
-    /// Waits for a slot to run in. It is freed when the job has run, before its outcome is recorded.
+    /// Waits for the slot to run in; there is one for each place. It is freed when the job has run, before its outcome is
+    /// recorded.
     pub async fn slot(&self) -> Option<Slot> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let permit = Arc::clone(&self.places.slots).acquire_owned().await.ok()?;
+        let permit = poll_fn(|context| {
+            let mut permit = lock(&self.permit);
+            let Some(waiting) = permit.as_mut() else { return Poll::Ready(None) };
+            let granted = waiting.as_mut().poll(context);
+            if granted.is_ready() {
+                *permit = None;
+            }
+            granted.map(Result::ok)
+        })
+        .await?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         lock(&self.places.pace).running.insert(number, Instant::now());
         Some(Slot { places: Arc::clone(&self.places), number, _permit: permit })
@@ -188,6 +211,25 @@ mod tests {
         assert_eq!(places.free(), 0, "most of what was claimed ahead is still there");
         taken.truncate(100);
         assert_eq!(places.free(), most - 100);
+    }
+
+    #[tokio::test]
+    async fn jobs_begin_in_the_order_in_which_they_were_claimed() {
+        let places = places(1);
+        let running = places.take().slot().await.unwrap();
+        let (first, second) = (places.take(), places.take());
+        drop(running);
+        // whose task comes first does not matter
+        assert!(second.slot().now_or_never().is_none());
+        assert!(first.slot().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_given_up_gives_up_its_slot() {
+        let places = places(1);
+        let (first, second) = (places.take(), places.take());
+        drop(first);
+        assert!(second.slot().await.is_some());
     }
 
     #[tokio::test]
