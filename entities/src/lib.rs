@@ -5,6 +5,7 @@ pub mod asset;
 pub mod asset_version;
 pub mod audit_outbox;
 pub mod clock;
+pub mod idempotency;
 pub mod job;
 pub mod refresh_token;
 pub mod scan;
