@@ -5,79 +5,111 @@ use poem_openapi::ApiResponse;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ToJSON, Type};
 
+use crate::idempotency::Creation;
+
 /// 201 with the object that was made.
-#[derive(Debug, ApiResponse)]
-pub enum Created<T: Type + ToJSON> {
-    /// Made.
-    #[oai(status = 201)]
-    Created(
-        Json<T>,
-        /// The path of the new object.
-        #[oai(header = "Location")]
-        String,
-        /// The version, for `If-Match`.
-        #[oai(header = "ETag")]
-        Option<String>,
-    ),
-}
+#[derive(Debug)]
+pub struct Created<T: Type + ToJSON>(shape::Created<T>);
 
 impl<T: Type + ToJSON> Created<T> {
     /// `location` is the path of the new object.
     pub fn at(location: impl Into<String>, body: T) -> Self {
-        Self::Created(Json(body), location.into(), None)
+        Self(shape::Created::Created(Json(body), location.into(), None))
     }
 
     /// The same with a strong `ETag` made of `version`.
     pub fn versioned(location: impl Into<String>, version: i64, body: T) -> Self {
-        Self::Created(Json(body), location.into(), Some(etag(version)))
+        Self(shape::Created::Created(Json(body), location.into(), Some(etag(version))))
+    }
+}
+
+impl<T: Type + ToJSON> Creation for Created<T> {
+    type Shape = shape::Created<T>;
+
+    fn into_shape(self) -> Self::Shape {
+        self.0
     }
 }
 
 /// 202 with the job that was started or joined; 200 when it was done within the client's `Prefer: wait`.
-#[derive(Debug, ApiResponse)]
-pub enum Accepted<T: Type + ToJSON> {
-    /// Under way: poll `Location`.
-    #[oai(status = 202)]
-    Accepted(
-        Json<T>,
-        /// The path of the job.
-        #[oai(header = "Location")]
-        String,
-        /// Seconds after which a first poll makes sense.
-        #[oai(header = "Retry-After")]
-        u32,
-        /// `true` when the request joined a job that was already under way.
-        #[oai(header = "Keywright-Deduplicated")]
-        Option<bool>,
-        /// The part of `Prefer` that was honoured (RFC 7240).
-        #[oai(header = "Preference-Applied")]
-        Option<String>,
-    ),
-    /// Done within the wait that was asked for.
-    #[oai(status = 200)]
-    Done(
-        Json<T>,
-        /// The path of the job.
-        #[oai(header = "Location")]
-        String,
-        /// `true` when the request joined a job that was already under way.
-        #[oai(header = "Keywright-Deduplicated")]
-        Option<bool>,
-        /// The part of `Prefer` that was honoured (RFC 7240).
-        #[oai(header = "Preference-Applied")]
-        Option<String>,
-    ),
-}
+#[derive(Debug)]
+pub struct Accepted<T: Type + ToJSON>(shape::Accepted<T>);
 
 impl<T: Type + ToJSON> Accepted<T> {
     /// Under way. `joined` says that the job was already there; `wait` is the wait in seconds that was honoured in vain.
     pub fn job(location: impl Into<String>, body: T, joined: bool, wait: Option<u32>) -> Self {
-        Self::Accepted(Json(body), location.into(), 2, joined.then_some(true), wait.map(preference))
+        let joined = joined.then_some(true);
+        Self(shape::Accepted::Accepted(Json(body), location.into(), 2, joined, wait.map(preference)))
     }
 
     /// Done within `wait` seconds.
     pub fn done(location: impl Into<String>, body: T, joined: bool, wait: u32) -> Self {
-        Self::Done(Json(body), location.into(), joined.then_some(true), Some(preference(wait)))
+        Self(shape::Accepted::Done(Json(body), location.into(), joined.then_some(true), Some(preference(wait))))
+    }
+}
+
+impl<T: Type + ToJSON> Creation for Accepted<T> {
+    type Shape = shape::Accepted<T>;
+
+    fn into_shape(self) -> Self::Shape {
+        self.0
+    }
+}
+
+/// What creating answers look like; only what [`crate::idempotency::Making`] committed is sent.
+mod shape {
+    use poem_openapi::ApiResponse;
+    use poem_openapi::payload::Json;
+    use poem_openapi::types::{ToJSON, Type};
+
+    #[derive(Debug, ApiResponse)]
+    pub enum Created<T: Type + ToJSON> {
+        /// Made.
+        #[oai(status = 201)]
+        Created(
+            Json<T>,
+            /// The path of the new object.
+            #[oai(header = "Location")]
+            String,
+            /// The version, for `If-Match`.
+            #[oai(header = "ETag")]
+            Option<String>,
+        ),
+    }
+
+    #[derive(Debug, ApiResponse)]
+    pub enum Accepted<T: Type + ToJSON> {
+        /// Under way: poll `Location`.
+        #[oai(status = 202)]
+        Accepted(
+            Json<T>,
+            /// The path of the job.
+            #[oai(header = "Location")]
+            String,
+            /// Seconds after which a first poll makes sense.
+            #[oai(header = "Retry-After")]
+            u32,
+            /// `true` when the request joined a job that was already under way.
+            #[oai(header = "Keywright-Deduplicated")]
+            Option<bool>,
+            /// The part of `Prefer` that was honoured (RFC 7240).
+            #[oai(header = "Preference-Applied")]
+            Option<String>,
+        ),
+        /// Done within the wait that was asked for.
+        #[oai(status = 200)]
+        Done(
+            Json<T>,
+            /// The path of the job.
+            #[oai(header = "Location")]
+            String,
+            /// `true` when the request joined a job that was already under way.
+            #[oai(header = "Keywright-Deduplicated")]
+            Option<bool>,
+            /// The part of `Prefer` that was honoured (RFC 7240).
+            #[oai(header = "Preference-Applied")]
+            Option<String>,
+        ),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conformance::Conformance;
 use crate::edge::{Edge, RequestIds};
 use crate::error::ApiError;
+use crate::idempotency::InFlight;
 use crate::page::CursorKey;
 use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::{docs, openapi};
@@ -66,7 +67,8 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let inner = StrictInput::new(Arc::clone(&operations), gates, router)
         .data(operations)
         .data(options.cursor_key)
-        .data(options.draining);
+        .data(options.draining)
+        .data(InFlight::default());
     Ok(if options.check_answers {
         Edge::new(options.request_ids, Conformance::new(inner)).boxed()
     } else {

@@ -8,6 +8,7 @@ pub mod context;
 mod docs;
 pub mod edge;
 pub mod error;
+pub mod idempotency;
 pub mod openapi;
 pub mod page;
 pub mod patch;

@@ -7,9 +7,10 @@
 //! * in schemas that only answers use, an optional member is required and nullable (`null` is always sent);
 //! * in schemas that requests use, no other members are allowed, and only merge patches ([`crate::patch::Patch`]) are nullable;
 //! * refusals follow from what an operation takes ([`statuses`]), the rest is listed in [`statuses::EXTRA`];
-//! * lists have the paging parameters; every operation has examples.
+//! * lists have the paging parameters, operations that create take a key; every operation has examples.
 
 mod examples;
+mod keys;
 mod lists;
 mod names;
 mod schemas;
@@ -79,6 +80,7 @@ pub fn finish(mut document: Value, options: Options) -> Value {
     set(&mut document, "servers", json!([{ "url": "/" }]));
     names::normalise(&mut document);
     lists::add_parameters(&mut document);
+    keys::add_parameters(&mut document);
     schemas::make_exact(&mut document);
     add_problem_schema(&mut document);
     statuses::document_refusals(&mut document, options);

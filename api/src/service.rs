@@ -3,7 +3,7 @@
 use crate::{
     app::{self, Draining},
     auth::{Identity, IdentityGate},
-    openapi,
+    idempotency, openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
@@ -50,6 +50,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let Parts { database, identity, sealing, clock, worker_silence, listen, draining, check_answers } = parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
+    tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),

@@ -10,18 +10,21 @@ mod operations;
 mod params;
 mod report;
 mod schema;
+mod secrets;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 
+pub use self::body::Sent;
 pub(crate) use self::body::refuse;
 pub use self::operations::{Match, Operation, Operations};
 pub(crate) use self::report::problems;
 pub(crate) use self::schema::{Members, compile, resolve};
 use crate::context::RequestContext;
 use crate::error::ApiError;
+use crate::idempotency::{Fingerprint, KEY};
 
 /// Most bytes of a body: 1 MiB.
 pub const MAX_BODY: usize = 1 << 20;
@@ -64,8 +67,13 @@ impl<E> StrictInput<E> {
             gate.admit(request, &operation).await?;
         }
         params::check(request, &operation, &path)?;
-        if let Some(body) = &operation.body {
-            body::check(request, body).await?;
+        let sent = match &operation.body {
+            Some(body) => body::check(request, body).await?,
+            None => Sent::Nothing,
+        };
+        if operation.takes_key && request.headers().contains_key(KEY) {
+            let fingerprint = Fingerprint::of(request.uri().query(), &sent);
+            request.extensions_mut().insert(fingerprint);
         }
         Ok(())
     }

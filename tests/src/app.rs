@@ -5,7 +5,7 @@ use keywright_entities::{
     asset, clock, job,
     scope::Scope,
     subscription,
-    types::{ProviderKind, ScanMode},
+    types::{ProviderKind, ScanMode, Trigger},
 };
 use keywright_jobs::{
     kinds::discovery::request::{self, OnConflict, ScanRequest},
@@ -166,9 +166,11 @@ pub async fn subscribe(
 pub async fn scan(database: &Database, subscriptions: Option<Vec<Uuid>>) -> Uuid {
     let wanted =
         ScanRequest { mode: ScanMode::Full, subscriptions, on_conflict: OnConflict::Queue, priority: 0, run_at: None };
-    match request::scan(database, &Scope::All, Requester::system(), wanted).await.expect("the scan begins") {
-        Enqueued::New(job) | Enqueued::Open(job) => job.id,
-    }
+    let write = database.begin().await.expect("a transaction");
+    let begun = request::scan(&write, &Scope::All, Requester::system(), Trigger::Api, wanted).await;
+    let (Enqueued::New(job) | Enqueued::Open(job)) = begun.expect("the scan begins");
+    write.commit().await.expect("the scan is durable");
+    job.id
 }
 
 /// The job as it is now.

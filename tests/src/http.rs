@@ -10,12 +10,12 @@ use keywright_api::{
     server::Listening,
     service::{self, Parts},
 };
-use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, sealing::Sealing};
+use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,6 +27,7 @@ pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// A worker that was not seen for this long does not count as live.
 const SILENCE: Duration = Duration::from_secs(16);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Keywright behind a port of its own. Its drop stops everything.
 pub struct Api {
@@ -35,22 +36,21 @@ pub struct Api {
     shift: Arc<Mutex<TimeDelta>>,
     client: reqwest::Client,
     tokens: HashMap<&'static str, String>,
-    stop: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
+    server: Server,
 }
 
-impl Api {
-    pub async fn on(database: TestDatabase) -> Self {
-        Self::believing(database, [127, 0, 0, 1].into()).await
-    }
+/// One facade, as one process serves it. Its drop stops it.
+pub struct Server {
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+}
 
-    /// One that believes to listen here: what is open to its own machine depends on it.
-    pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
-        let app = TestApp::on(database);
-        let (database, stop) = (app.another().await, CancellationToken::new());
+impl Server {
+    async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>) -> Self {
+        let stop = CancellationToken::new();
         let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
-        let shift = Arc::new(Mutex::new(TimeDelta::zero()));
-        let clock = shifted(&shift);
+        let clock = shifted(shift);
         let identity = Identity::start(database.clone(), &sealing, clock.clone(), false).await.expect("an identity");
         bootstrap::first_admin(&database, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.expect("an admin");
         let parts = Parts {
@@ -66,11 +66,37 @@ impl Api {
         let endpoint = service::build(parts).expect("the facade is consistent");
         let listening = Listening::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listening.address();
-        let server = tokio::spawn(listening.serve(endpoint, stop.clone(), Duration::ZERO));
+        let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), Duration::ZERO));
+        Self { address, stop, serving }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.serving.abort();
+    }
+}
+
+impl Api {
+    pub async fn on(database: TestDatabase) -> Self {
+        Self::believing(database, LOOPBACK).await
+    }
+
+    /// One that believes to listen here: what is open to its own machine depends on it.
+    pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
+        let app = TestApp::on(database);
+        let shift = Arc::new(Mutex::new(TimeDelta::zero()));
+        let server = Server::start(app.another().await, listen, &shift).await;
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut api = Self { app, address, shift, client, tokens: HashMap::new(), stop, server };
+        let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), server };
         api.make_tokens().await;
         api
+    }
+
+    /// Another facade on the same database, as another process serves it. Clients turn to it with [`Client::at`].
+    pub async fn neighbour(&self) -> Server {
+        Server::start(self.app.another().await, LOOPBACK, &self.shift).await
     }
 
     async fn make_tokens(&mut self) {
@@ -107,7 +133,7 @@ impl Api {
     }
 
     pub fn nobody(&self) -> Client<'_> {
-        Client { api: self, headers: Vec::new() }
+        Client { api: self, address: self.address, headers: Vec::new() }
     }
 
     pub fn bearing(&self, token: &str) -> Client<'_> {
@@ -178,9 +204,8 @@ impl Api {
 
 impl Drop for Api {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.server.stop.cancel();
         self.app.stop.cancel();
-        self.server.abort();
     }
 }
 
@@ -197,6 +222,7 @@ pub const ASSETS: &str = "/api/assets/discovery/assets";
 #[derive(Clone)]
 pub struct Client<'a> {
     api: &'a Api,
+    address: SocketAddr,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -205,6 +231,12 @@ impl Client<'_> {
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Turns to this facade.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -230,7 +262,7 @@ impl Client<'_> {
     /// Sends anything at all; `body` has its media type, which is not sent when empty.
     pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Answer {
         let what = format!("{method} {path}");
-        let mut request = self.api.client.request(method, format!("http://{}{path}", self.api.address));
+        let mut request = self.api.client.request(method, format!("http://{}{path}", self.address));
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }

@@ -31,23 +31,19 @@ pub struct Instance {
 impl Instance {
     /// Starts both on a migrated database. `worker` is the worker's environment beside the database.
     pub async fn start(database: &TestDatabase, worker: &[(&str, &str)]) -> Self {
-        let shared = [
-            ("DATABASE_URL", database.url()),
-            ("KEYWRIGHT_MASTER_KEY", MASTER_KEY),
-            ("KEYWRIGHT_LOG_FORMAT", "json"),
-            ("KEYWRIGHT_LISTEN", "127.0.0.1:0"),
-            ("KEYWRIGHT_ADMIN_PASSWORD", PASSWORD),
-            ("KEYWRIGHT_RATE_LIMIT_PER_MINUTE", "0"),
-            ("KEYWRIGHT_RATE_LIMIT_PER_HOUR", "0"),
-        ];
-        let mut api = Process::start("keywright-api", &shared);
+        let shared = environment(database);
+        let api = Process::start("keywright-api", &shared);
         let worker = Process::start("keywright-worker", &[&shared, worker].concat());
-        api.logged(READY).await;
-        let url = format!("http://{}", address(&api.log()).expect("the API logs its address"));
+        let (api, url) = ready(api).await;
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWERS_WITHIN).build().expect("an HTTP client");
         let mut instance = Self { api, worker, url, token: String::new(), http };
         instance.log_in().await;
         instance
+    }
+
+    /// One more API process on the same database, and its address.
+    pub async fn another_api(database: &TestDatabase) -> (Process, String) {
+        ready(Process::start("keywright-api", &environment(database))).await
     }
 
     /// Where the API is.
@@ -125,6 +121,25 @@ impl Instance {
     pub async fn scopes(&self, job: &Value) -> Vec<Value> {
         self.list(&format!("/api/jobs/{}/scopes?limit=500", job["id"].as_str().expect("an id"))).await
     }
+}
+
+/// What all processes of an instance share.
+fn environment(database: &TestDatabase) -> [(&str, &str); 7] {
+    [
+        ("DATABASE_URL", database.url()),
+        ("KEYWRIGHT_MASTER_KEY", MASTER_KEY),
+        ("KEYWRIGHT_LOG_FORMAT", "json"),
+        ("KEYWRIGHT_LISTEN", "127.0.0.1:0"),
+        ("KEYWRIGHT_ADMIN_PASSWORD", PASSWORD),
+        ("KEYWRIGHT_RATE_LIMIT_PER_MINUTE", "0"),
+        ("KEYWRIGHT_RATE_LIMIT_PER_HOUR", "0"),
+    ]
+}
+
+async fn ready(mut api: Process) -> (Process, String) {
+    api.logged(READY).await;
+    let url = format!("http://{}", address(&api.log()).expect("the API logs its address"));
+    (api, url)
 }
 
 /// What lets a worker reach an emulator, and nothing else, as if it were AWS.

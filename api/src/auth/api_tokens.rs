@@ -51,30 +51,34 @@ pub fn owner(caller: &Principal) -> Owner {
     if caller.may(Permission::UsersManage) { Owner::Anyone } else { Owner::User(caller.user_id) }
 }
 
-/// Makes a token for the caller.
+/// Whether the caller may hand out this role.
 ///
 /// # Errors
-/// 403 for a role that has more rights than the caller; 400 for an end that is past, or later than that of the token that
-/// asks.
+/// 403 for a role that has more rights than the caller.
+pub fn require_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
+    let excess = permissions::excess(role, &caller.roles());
+    excess.map_or(Ok(()), |missing| Err(ApiError::permission_denied(missing.as_str())))
+}
+
+/// Makes a token for the caller, in the caller's transaction.
+///
+/// # Errors
+/// As [`require_role`]; 400 for an end that is past, or later than that of the token that asks.
 pub async fn create(
-    identity: &Identity,
+    write: &Write,
     caller: &Principal,
     new: NewToken,
 ) -> Result<(api_token::Model, SecretString), ApiError> {
-    if let Some(missing) = permissions::excess(new.role, &caller.roles()) {
-        return Err(ApiError::permission_denied(missing.as_str()));
-    }
-    let write = identity.db.begin().await?;
-    check_end(new.expires_at, clock::now(&*write).await?, &caller.credential)?;
-    let (row, token) = insert(&write, caller.user_id, new).await?;
+    require_role(caller, new.role)?;
+    check_end(new.expires_at, clock::now(&**write).await?, &caller.credential)?;
+    let (row, token) = insert(write, caller.user_id, new).await?;
     event(EventType::TokenCreated, caller.actor(), "token")
         .subject(row.id)
         .detail("name", row.name.as_str())
         .detail("role", row.role.as_str())
         .detail("expiresAt", row.expires_at.map(|time| time.to_rfc3339()))
-        .write(&*write)
+        .write(&**write)
         .await?;
-    write.commit().await?;
     Ok((row, token))
 }
 

@@ -35,8 +35,9 @@ pub(super) fn document_refusals(document: &mut Value, options: Options) {
             }
             add_request_id(response);
         }
+        let keyed = statuses.contains(&422);
         for status in statuses {
-            responses.entry(status.to_string()).or_insert_with(|| refusal(status));
+            responses.entry(status.to_string()).or_insert_with(|| refusal(status, keyed));
         }
     });
 }
@@ -63,7 +64,8 @@ fn derived(path: &str, method: &str, operation: &Map<String, Value>, options: Op
     rules.iter().filter(|(holds, _)| *holds).flat_map(|(_, statuses)| statuses.iter().copied()).collect()
 }
 
-fn refusal(status: u16) -> Value {
+/// `keyed`: the operation takes an `Idempotency-Key`.
+fn refusal(status: u16, keyed: bool) -> Value {
     let (description, code) = describe(status);
     let mut response = Map::new();
     response.insert("description".to_owned(), json!(description));
@@ -77,6 +79,10 @@ fn refusal(status: u16) -> Value {
     let header = match status {
         401 => Some(("WWW-Authenticate", json!({ "type": "string" }), "The challenge (RFC 6750).")),
         429 | 503 => Some(("Retry-After", json!({ "type": "integer" }), "Seconds after which to try again.")),
+        409 if keyed => {
+            let when = "With `idempotency_in_progress`: seconds after which to try again.";
+            Some(("Retry-After", json!({ "type": "integer" }), when))
+        }
         _ => None,
     };
     if let Some((name, schema, description)) = header {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::answer::{Created, Found, NoContent};
 use crate::error::ApiError;
+use crate::idempotency::{Made, Once};
 use crate::page::Page;
 use crate::patch::Patch;
 use crate::strict::{Members, Operations, compile};
@@ -70,11 +71,7 @@ impl Api {
 
     /// Make a thing
     #[oai(path = "/api/things", method = "post", operation_id = "createThing")]
-    async fn create(
-        &self,
-        #[oai(name = "Idempotency-Key")] _key: Header<Option<String>>,
-        _body: Json<NewThing>,
-    ) -> Result<Created<Thing>, ApiError> {
+    async fn create(&self, _once: Once, _body: Json<NewThing>) -> Result<Made<Created<Thing>>, ApiError> {
         Err(ApiError::draining())
     }
 

@@ -10,13 +10,17 @@ use crate::{
     answer::{Accepted, Found, any_match, etag},
     auth::{Caller, perm},
     error::ApiError,
+    idempotency::{Made, Making, Replay},
     page::{ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::JobState,
 };
 use keywright_entities::{job, scope::Scope, types};
 use keywright_jobs::{
-    queue::wait::{Until, Waiters},
+    queue::{
+        Enqueued,
+        wait::{Until, Waiters},
+    },
     setup::database::Database,
 };
 use poem_openapi::{
@@ -192,27 +196,51 @@ pub fn location(id: Uuid) -> String {
     format!("/api/jobs/{id}")
 }
 
-/// Answers a request that started or joined a job, honouring its `Prefer: wait`.
-pub async fn accepted(
-    database: &Database,
-    waiters: &Waiters,
-    mut job: job::Model,
-    joined: bool,
-    prefer: Option<&str>,
-) -> Result<Accepted<JobView>, ApiError> {
-    let wait = prefer.and_then(preferred_wait);
-    if let Some(seconds) = wait
-        && !job.state.is_done()
-    {
-        waiters.wait(job.id, Until::Done, Duration::from_secs(u64::from(seconds))).await;
-        job = job::by_id(database.reader(), job.id).await?.unwrap_or(job);
+/// How a request that starts a job is answered: with the job, after its `Prefer: wait`.
+pub struct Waiting<'a> {
+    pub waiters: &'a Waiters,
+    pub database: &'a Database,
+    /// The request's `Prefer`.
+    pub prefer: Option<&'a str>,
+}
+
+impl Waiting<'_> {
+    /// Makes the job durable and answers with it. The answer that is kept is that of a request without a wait.
+    pub async fn accepted(&self, write: Making, enqueued: Enqueued) -> Result<Made<Accepted<JobView>>, ApiError> {
+        let (job, joined) = match enqueued {
+            Enqueued::New(job) => (job, false),
+            Enqueued::Open(job) => (job, true),
+        };
+        let id = job.id;
+        let view = JobView::read(&**write, job).await?;
+        let made = write.commit(Accepted::job(location(id), view, joined, None)).await?;
+        Ok(self.wait(made, id, joined).await)
     }
-    let (at, done) = (location(job.id), job.state.is_done());
-    let view = JobView::read(database.reader(), job).await?;
-    Ok(match wait {
-        Some(seconds) if done => Accepted::done(at, view, joined, seconds),
-        _ => Accepted::job(at, view, joined, wait),
-    })
+
+    /// Answers again, waiting afresh when this request asks for it.
+    pub async fn replayed(&self, replay: Replay) -> Made<Accepted<JobView>> {
+        let id = replay.member("id").and_then(|id| id.as_str()?.parse().ok());
+        let joined = replay.has_header("Keywright-Deduplicated");
+        let made = replay.stored();
+        match id {
+            Some(id) => self.wait(made, id, joined).await,
+            None => made,
+        }
+    }
+
+    /// The job is durable by now: a database that goes away meanwhile must not turn that into a refusal.
+    async fn wait(&self, made: Made<Accepted<JobView>>, id: Uuid, joined: bool) -> Made<Accepted<JobView>> {
+        let Some(seconds) = self.prefer.and_then(preferred_wait) else { return made };
+        self.waiters.wait(id, Until::Done, Duration::from_secs(u64::from(seconds))).await;
+        let Ok(Some(job)) = job::by_id(self.database.reader(), id).await else { return made };
+        let done = job.state.is_done();
+        let Ok(view) = JobView::read(self.database.reader(), job).await else { return made };
+        made.gone_on(if done {
+            Accepted::done(location(id), view, joined, seconds)
+        } else {
+            Accepted::job(location(id), view, joined, Some(seconds))
+        })
+    }
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240), at most [`MAX_WAIT`]; other preferences are not ours.

@@ -9,6 +9,7 @@ use crate::{
     auth::{Caller, Principal, perm},
     context,
     error::ApiError,
+    idempotency::{Begun, Made, Once},
     page::{ListParams, Page, SortKey, Sorting},
     strict::Operations,
     wire::ScheduleKind,
@@ -101,19 +102,20 @@ impl SchedulesApi {
         &self,
         caller: Caller<perm::SchedulesWrite>,
         operations: Data<&Arc<Operations>>,
+        once: Once,
         body: Json<NewSchedule>,
-    ) -> Result<Created<ScheduleView>, ApiError> {
-        let write = self.database.begin().await?;
-        let now = clock::micros(clock::now(&*write).await?);
-        let row = body.0.into_row(ids::new(), caller.user_id, now);
-        may_start(&caller, &row)?;
-        let row = checked(&write, &operations, &caller.visible(), None, row, now).await?;
-        let row = row.into_active_model().insert(&*write).await?;
-        event(EventType::ScheduleCreated, &caller, &row).write(&*write).await?;
-        let (location, version) = (format!("/api/schedules/{}", row.id), row.version);
-        let shown = view(&*write, row).await?;
-        write.commit().await?;
-        Ok(Created::versioned(location, version, shown))
+    ) -> Result<Made<Created<ScheduleView>>, ApiError> {
+        may_start(&caller, body.0.kind.as_str())?;
+        let write = match once.begin(&self.database).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(replay.stored()),
+        };
+        match create(&write, &caller, &operations, body.0).await {
+            Ok((row, shown)) => {
+                write.commit(Created::versioned(format!("/api/schedules/{}", row.id), row.version, shown)).await
+            }
+            Err(refusal) => write.refused(refusal).await,
+        }
     }
 
     /// Get a schedule
@@ -149,7 +151,7 @@ impl SchedulesApi {
         expect_version(if_match.0.as_deref(), before.version)?;
         let now = clock::micros(clock::now(&*write).await?);
         let after = body.0.apply(before.clone(), caller.user_id, now);
-        may_start(&caller, &after)?;
+        may_start(&caller, &after.kind)?;
         let after = checked(&write, &operations, &caller.visible(), Some(&before), after, now).await?;
         let changed = after.into_active_model().reset_all().update(&*write).await?;
         event(EventType::ScheduleUpdated, &caller, &changed).write(&*write).await?;
@@ -185,6 +187,21 @@ impl SchedulesApi {
     }
 }
 
+async fn create(
+    write: &Write,
+    caller: &Principal,
+    operations: &Operations,
+    new: NewSchedule,
+) -> Result<(schedule::Model, ScheduleView), ApiError> {
+    let now = clock::micros(clock::now(&**write).await?);
+    let row = new.into_row(ids::new(), caller.user_id, now);
+    let row = checked(write, operations, &caller.visible(), None, row, now).await?;
+    let row = row.into_active_model().insert(&**write).await?;
+    event(EventType::ScheduleCreated, caller, &row).write(&**write).await?;
+    let shown = view(&**write, row.clone()).await?;
+    Ok((row, shown))
+}
+
 async fn view(db: &impl ConnectionTrait, row: schedule::Model) -> Result<ScheduleView, ApiError> {
     let around = Surroundings::of(db, std::slice::from_ref(&row)).await?;
     Ok(around.view(row))
@@ -197,8 +214,8 @@ async fn find_to_change(write: &Write, id: Uuid) -> Result<schedule::Model, ApiE
 }
 
 /// Nobody has done by the clock what they may not do themselves.
-fn may_start(caller: &Principal, row: &schedule::Model) -> Result<(), ApiError> {
-    match kinds::start_permission(&row.kind) {
+fn may_start(caller: &Principal, kind: &str) -> Result<(), ApiError> {
+    match kinds::start_permission(kind) {
         Some(permission) => caller.require(permission),
         None => Ok(()),
     }

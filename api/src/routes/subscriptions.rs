@@ -5,9 +5,10 @@ mod input;
 use super::Tag;
 use crate::{
     answer::{Created, Current, Found, NoContent, expect_version},
-    auth::{Caller, perm},
+    auth::{Caller, Principal, perm},
     context,
     error::ApiError,
+    idempotency::{Begun, Made, Once},
     page::{ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::{JobState, ProviderKind},
@@ -17,7 +18,10 @@ use keywright_entities::{asset, clock, job, scope::Scope, subscription};
 use keywright_jobs::{
     audit::{Event, EventType},
     kinds::discovery::publish,
-    setup::{database::Database, ids},
+    setup::{
+        database::{Database, Write},
+        ids,
+    },
 };
 use poem_openapi::{
     Object, OpenApi,
@@ -145,16 +149,20 @@ impl SubscriptionsApi {
     async fn create(
         &self,
         caller: Caller<perm::SubscriptionsWrite>,
+        once: Once,
         body: Json<NewSubscription>,
-    ) -> Result<Created<SubscriptionView>, ApiError> {
-        let write = self.database.begin().await?;
-        let now = clock::now(&*write).await?;
-        let row = body.0.into_row(ids::new(), now)?;
-        let external_id = row.external_id.clone();
-        let row = row.into_active_model().insert(&*write).await.map_err(|error| taken(error, &external_id))?;
-        event(EventType::SubscriptionCreated, &caller, &row).write(&*write).await?;
-        write.commit().await?;
-        Ok(Created::versioned(format!("/api/subscriptions/{}", row.id), row.version, row.into()))
+    ) -> Result<Made<Created<SubscriptionView>>, ApiError> {
+        let write = match once.begin(&self.database).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(replay.stored()),
+        };
+        match create(&write, &caller, body.0).await {
+            Ok(row) => {
+                let location = format!("/api/subscriptions/{}", row.id);
+                write.commit(Created::versioned(location, row.version, row.into())).await
+            }
+            Err(refusal) => write.refused(refusal).await,
+        }
     }
 
     /// Get a subscription
@@ -230,6 +238,14 @@ impl SubscriptionsApi {
     }
 }
 
+async fn create(write: &Write, caller: &Principal, new: NewSubscription) -> Result<subscription::Model, ApiError> {
+    let row = new.into_row(ids::new(), clock::now(&**write).await?)?;
+    let external_id = row.external_id.clone();
+    let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
+    event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
+    Ok(row)
+}
+
 /// The live subscription that the caller may see.
 async fn find(db: &impl ConnectionTrait, visible: &Scope, id: Uuid) -> Result<subscription::Model, ApiError> {
     let found = subscription::by_id(db, id).await?.filter(|row| visible.allows(row.id));
@@ -284,11 +300,7 @@ async fn mark_stale(
         .map(|_| ())
 }
 
-fn event<P: crate::auth::permissions::Required>(
-    event_type: EventType,
-    caller: &Caller<P>,
-    row: &subscription::Model,
-) -> Event {
+fn event(event_type: EventType, caller: &Principal, row: &subscription::Model) -> Event {
     Event::new(event_type, caller.actor(), "subscription")
         .subject(row.id)
         .request(context::request_id())

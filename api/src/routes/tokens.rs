@@ -6,7 +6,7 @@ use chrono::DateTime;
 use keywright_entities::api_token;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
-use poem_openapi::types::Example;
+use poem_openapi::types::{Example, Password};
 use poem_openapi::{Object, OpenApi};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::answer::{Created, NoContent};
 use crate::auth::api_tokens::{self, NewToken};
 use crate::auth::{Caller, Identity, perm};
 use crate::error::ApiError;
+use crate::idempotency::{Begun, Made, Once};
 use crate::page::{Key, ListParams, Page, SortKey, Sorting};
 use crate::timestamp::Timestamp;
 
@@ -55,7 +56,7 @@ pub struct ApiToken {
     /// To about a minute.
     last_used_at: Option<Timestamp>,
     /// The token itself, in the answer that made it; null ever after.
-    token: Option<String>,
+    token: Option<Password>,
 }
 
 impl Example for ApiToken {
@@ -85,7 +86,7 @@ impl ApiToken {
             created_at: row.created_at.into(),
             expires_at: row.expires_at.map(Timestamp::from),
             last_used_at: row.last_used_at.map(Timestamp::from),
-            token: token.map(|token| token.expose_secret().to_owned()),
+            token: token.map(|token| Password(token.expose_secret().to_owned())),
         }
     }
 }
@@ -141,12 +142,22 @@ impl TokensApi {
     async fn create(
         &self,
         caller: Caller<perm::AccountSelf>,
+        once: Once,
         body: Json<NewApiToken>,
-    ) -> Result<Created<ApiToken>, ApiError> {
+    ) -> Result<Made<Created<ApiToken>>, ApiError> {
         let Json(NewApiToken { name, role, expires_at }) = body;
         let new = NewToken { name, role: role.into(), expires_at: expires_at.map(|time| time.0) };
-        let (row, token) = api_tokens::create(&self.identity, &caller, new).await?;
-        Ok(Created::at(format!("/api/tokens/{}", row.id), ApiToken::of(row, Some(&token))))
+        api_tokens::require_role(&caller, new.role)?;
+        let write = match once.begin(&self.identity.db).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(replay.stored()),
+        };
+        match api_tokens::create(&write, &caller, new).await {
+            Ok((row, token)) => {
+                write.commit(Created::at(format!("/api/tokens/{}", row.id), ApiToken::of(row, Some(&token)))).await
+            }
+            Err(refusal) => write.refused(refusal).await,
+        }
     }
 
     /// Get an API token

@@ -16,11 +16,20 @@ use crate::error::{ApiError, Code, FieldError};
 /// A body that is too large is read up to here before the refusal: 4 MiB.
 const DRAINED: usize = 4 << 20;
 
-/// Reads and checks the body of `request` and hands it on.
+/// A body as it was read.
+#[derive(Debug)]
+pub enum Sent {
+    Nothing,
+    Json(Value),
+    /// Of another media type than JSON.
+    Bytes(Vec<u8>),
+}
+
+/// Reads and checks the body of `request`, hands it on, and tells what it was.
 ///
 /// # Errors
 /// 415, 413, or 400 with everything that is wrong.
-pub async fn check(request: &mut Request, expected: &Body) -> Result<(), ApiError> {
+pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiError> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
         // a client that is still sending would see its connection reset and miss the answer (RFC 9112, 9.6)
@@ -48,24 +57,27 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<(), ApiErro
         }
         // without its content type too: poem would go on to read an empty body as JSON
         request.headers_mut().remove(CONTENT_TYPE);
-        return Ok(());
+        return Ok(Sent::Nothing);
     }
     if media_type.is_none() {
         return Err(unsupported(expected));
     }
-    if let Some(validator) = validator {
-        let problems = if media_type.as_deref() == Some(FORM) {
-            check_form(&bytes, validator, &expected.kinds)
-        } else {
+    let sent = match validator {
+        Some(validator) if media_type.as_deref() == Some(FORM) => {
+            refuse(check_form(&bytes, validator, &expected.kinds))?;
+            Sent::Bytes(bytes.to_vec())
+        }
+        Some(validator) => {
             let value = json::read(&bytes)?;
             let mut problems = report::with_nul(&value, "");
             problems.extend(report::problems(validator, &value, ""));
-            problems
-        };
-        refuse(problems)?;
-    }
+            refuse(problems)?;
+            Sent::Json(value)
+        }
+        None => Sent::Bytes(bytes.to_vec()),
+    };
     request.set_body(HttpBody::from_bytes(bytes));
-    Ok(())
+    Ok(sent)
 }
 
 /// The media type of the body without its parameters, in lower case.

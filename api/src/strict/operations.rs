@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::report::problems;
 use super::schema::{Members, compile, resolve};
+use super::secrets;
 use crate::error::FieldError;
+use crate::idempotency::KEY;
 
 /// The methods that a path item can have, in the order in which `Allow` lists them.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -25,8 +27,19 @@ pub struct Operation {
     pub secured: bool,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
+    /// Whether it takes an `Idempotency-Key`.
+    pub(super) takes_key: bool,
     /// Empty unless answers are checked.
     pub(crate) answers: BTreeMap<u16, Media>,
+    /// By status, the paths of the members that are shown once; an empty step stands for every item of a list.
+    secrets: BTreeMap<u16, Vec<secrets::Place>>,
+}
+
+impl Operation {
+    /// Where an answer of this status holds secrets.
+    pub(crate) fn secrets(&self, status: u16) -> &[secrets::Place] {
+        self.secrets.get(&status).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// Media types, each with the schema of its content when that is JSON or a form.
@@ -206,15 +219,19 @@ fn segments(pattern: &str) -> Vec<Segment> {
 fn compile_operation(document: &Value, pattern: &str, operation: &Value, answers: bool) -> anyhow::Result<Operation> {
     let array = |name: &str| operation.get(name).and_then(Value::as_array).into_iter().flatten();
     let parameters = array("parameters").filter_map(|parameter| compile_parameter(document, parameter).transpose());
+    let parameters: Vec<Parameter> = parameters.collect::<anyhow::Result<_>>()?;
+    let takes_key = parameters.iter().any(|parameter| parameter.place == Place::Header && parameter.name == KEY);
     Ok(Operation {
         id: operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned(),
         pattern: pattern.to_owned(),
         // an empty alternative `{}` means that the credentials are optional
         secured: array("security").next().is_some()
             && array("security").all(|alternative| alternative.as_object().is_some_and(|schemes| !schemes.is_empty())),
-        parameters: parameters.collect::<anyhow::Result<_>>()?,
+        parameters,
         body: operation.get("requestBody").map(|body| compile_body(document, body)).transpose()?,
+        takes_key,
         answers: if answers { compile_answers(document, operation)? } else { BTreeMap::new() },
+        secrets: secrets::find(document, operation)?,
     })
 }
 

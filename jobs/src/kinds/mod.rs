@@ -9,7 +9,7 @@ use crate::{
     domain::permissions::Permission,
     job::{Done, Job, JobError},
     queue::{Enqueued, Requester},
-    setup::database::{Database, Write},
+    setup::database::Write,
 };
 use discovery::{request::ScanRequest, scan::Scan, scope::ScopeListing};
 use keywright_entities::{
@@ -72,7 +72,7 @@ pub async fn start(
                 detail: format!("The body is none of a scan's requests any more: {error}"),
                 job: None,
             })?;
-            Ok(discovery::request::scan_in(write, visible, requester, Trigger::Schedule, request).await?)
+            Ok(discovery::request::scan(write, visible, requester, Trigger::Schedule, request).await?)
         }
         other => Err(StartRefused::Reason {
             code: "unknown_kind",
@@ -123,12 +123,13 @@ pub enum RetryRefused {
     Database(#[from] DbErr),
 }
 
-/// Begins a new job that does an ended one again, or joins the one that does so already.
+/// Begins, in the caller's transaction, a new job that does an ended one again, or joins the one that does so already. A refusal has
+/// written nothing.
 ///
 /// # Errors
 /// [`RetryRefused`]; also for kinds that are never asked for by themselves ([`RetryRefused::Gone`]).
 pub async fn retry(
-    database: &Database,
+    write: &Write,
     visible: &Scope,
     requester: Requester,
     of: &job::Model,
@@ -138,7 +139,7 @@ pub async fn retry(
         return Err(RetryRefused::UnderWay);
     }
     match of.kind.as_str() {
-        Scan::KIND | ScopeListing::KIND => discovery::retry::retry(database, visible, requester, of, again).await,
+        Scan::KIND | ScopeListing::KIND => discovery::retry::retry(write, visible, requester, of, again).await,
         _ => Err(RetryRefused::Gone),
     }
 }

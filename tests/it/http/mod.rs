@@ -3,6 +3,8 @@
 mod assets;
 mod control;
 mod document;
+mod duplicates;
+mod idempotency;
 mod jobs;
 mod oddities;
 mod outage;

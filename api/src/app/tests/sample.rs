@@ -2,10 +2,10 @@
 
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{Form, Json};
-use poem_openapi::{ApiRequest, Enum, Object};
+use poem_openapi::{ApiRequest, ApiResponse, Enum, Object};
 use uuid::Uuid;
 
-use crate::answer::{Created, NoContent};
+use crate::answer::NoContent;
 use crate::context;
 use crate::error::ApiError;
 use crate::patch::Patch;
@@ -28,6 +28,13 @@ struct Thing {
     size: Option<u8>,
     colour: Option<Colour>,
     due_at: Option<Timestamp>,
+}
+
+/// Without the database that a real creation needs.
+#[derive(Debug, ApiResponse)]
+enum NewThing {
+    #[oai(status = 201)]
+    Created(Json<Thing>, #[oai(header = "Location")] String),
 }
 
 #[derive(Debug, Object)]
@@ -56,8 +63,8 @@ pub(super) struct TestApi;
 impl TestApi {
     /// Make a thing
     #[oai(path = "/api/things", method = "post", operation_id = "createThing")]
-    async fn create(&self, body: Json<Thing>) -> Result<Created<Thing>, ApiError> {
-        Ok(Created::at("/api/things/1", body.0))
+    async fn create(&self, body: Json<Thing>) -> Result<NewThing, ApiError> {
+        Ok(NewThing::Created(body, "/api/things/1".to_owned()))
     }
 
     /// Echo the query

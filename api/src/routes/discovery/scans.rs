@@ -10,11 +10,12 @@ use crate::{
     answer::{Accepted, Current},
     auth::{Caller, perm},
     error::{ApiError, Code},
+    idempotency::{Begun, Made, Once},
     page::{ListParams, Page, Slice, SortKey, Sorting},
     routes::{
         Tag,
         jobs::{
-            self, JobView,
+            JobView, Waiting,
             control::requester,
             view::{self, Counts, Scopes},
         },
@@ -24,11 +25,11 @@ use crate::{
 };
 use chrono::Duration;
 use input::{StartScan, unknown};
-use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope};
+use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope, types::Trigger};
 use keywright_jobs::{
     domain::inventory::Thresholds,
     kinds::discovery::request::{self, ScanRefused},
-    queue::{Enqueued, wait::Waiters},
+    queue::wait::Waiters,
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
@@ -126,21 +127,25 @@ impl ScansApi {
     async fn start(
         &self,
         caller: Caller<perm::JobsStart>,
+        once: Once,
         /// `wait=N`: answer when it is done, at most N seconds later (0-60).
         #[oai(name = "Prefer")]
         prefer: Header<Option<String>>,
         body: Json<StartScan>,
-    ) -> Result<Accepted<JobView>, ApiError> {
+    ) -> Result<Made<Accepted<JobView>>, ApiError> {
         if body.0.run_at.is_some_and(|at| at.0 > self.clock.now() + LATEST_START) {
             return Err(ApiError::invalid("/runAt", "range", "A scan begins at most a year from now."));
         }
         let request = body.0.request("").map_err(|wrong| ApiError::validation(vec![wrong]))?;
-        let begun = request::scan(&self.database, &caller.visible(), requester(&caller), request).await;
-        let (job, joined) = match begun.map_err(refused)? {
-            Enqueued::New(job) => (job, false),
-            Enqueued::Open(job) => (job, true),
+        let waiting = Waiting { waiters: &self.waiters, database: &self.database, prefer: prefer.0.as_deref() };
+        let write = match once.begin(&self.database).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(waiting.replayed(replay).await),
         };
-        jobs::accepted(&self.database, &self.waiters, job, joined, prefer.0.as_deref()).await
+        match request::scan(&write, &caller.visible(), requester(&caller), Trigger::Api, request).await {
+            Ok(begun) => waiting.accepted(write, begun).await,
+            Err(refusal) => write.refused(refused(refusal)).await,
+        }
     }
 
     /// List scans, newest first

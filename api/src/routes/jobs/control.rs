@@ -1,11 +1,12 @@
 //! What people ask of a job: that it ends, rests, goes on, or is done again.
 
-use super::{JobView, accepted, find, location};
+use super::{JobView, Waiting, find, location};
 use crate::{
     answer::{Accepted, UnderWay},
     auth::{Caller, Permission, perm},
     context,
     error::{ApiError, Code},
+    idempotency::{Begun, Made, Once},
     routes::Tag,
 };
 use keywright_entities::job;
@@ -13,7 +14,7 @@ use keywright_jobs::{
     audit::{Event, EventType},
     kinds::{self, Again, RetryRefused},
     queue::{
-        Enqueued, Requester,
+        Requester,
         control::{self, Canceled, Steered},
         wait::Waiters,
     },
@@ -104,19 +105,23 @@ impl JobControlApi {
         /// `wait=N`: answer when it is done, at most N seconds later (0-60).
         #[oai(name = "Prefer")]
         prefer: Header<Option<String>>,
+        once: Once,
         body: Json<RetryJob>,
-    ) -> Result<Accepted<JobView>, ApiError> {
+    ) -> Result<Made<Accepted<JobView>>, ApiError> {
         let job = self.controlled(&caller, id.0).await?;
         let again = match body.0.scope {
             RetryScope::Failed => Again::Failed,
             RetryScope::All => Again::All,
         };
-        let begun = kinds::retry(&self.database, &caller.visible(), requester(&caller), &job, again).await;
-        let (job, joined) = match begun.map_err(|refused| not_again(&job, refused))? {
-            Enqueued::New(job) => (job, false),
-            Enqueued::Open(job) => (job, true),
+        let waiting = Waiting { waiters: &self.waiters, database: &self.database, prefer: prefer.0.as_deref() };
+        let write = match once.begin(&self.database).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(waiting.replayed(replay).await),
         };
-        accepted(&self.database, &self.waiters, job, joined, prefer.0.as_deref()).await
+        match kinds::retry(&write, &caller.visible(), requester(&caller), &job, again).await {
+            Ok(begun) => waiting.accepted(write, begun).await,
+            Err(refusal) => write.refused(not_again(&job, refusal)).await,
+        }
     }
 }
 

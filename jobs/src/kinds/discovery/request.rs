@@ -5,7 +5,7 @@ use crate::{
     audit::{Actor, Event, EventType},
     kinds::StartRefused,
     queue::{self, Enqueued, NewJob, Requester},
-    setup::database::{Database, Write},
+    setup::database::Write,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use keywright_entities::{
@@ -103,29 +103,8 @@ impl From<ScanRefused> for StartRefused {
     }
 }
 
-/// Begins a scan, or joins the one under way.
+/// Begins a scan in the caller's transaction, or joins the one under way. A refusal has written nothing.
 pub async fn scan(
-    database: &Database,
-    visible: &Scope,
-    requester: Requester,
-    request: ScanRequest,
-) -> Result<Enqueued, ScanRefused> {
-    let write = database.begin().await?;
-    match scan_in(&write, visible, requester, Trigger::Api, request).await {
-        Err(refused) => {
-            // what was read may be another's that is not committed yet
-            write.rollback().await?;
-            Err(refused)
-        }
-        begun => {
-            write.commit().await?;
-            begun
-        }
-    }
-}
-
-/// The same in the caller's transaction. A refusal has written nothing.
-pub async fn scan_in(
     write: &Write,
     visible: &Scope,
     requester: Requester,

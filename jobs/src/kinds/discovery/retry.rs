@@ -9,7 +9,7 @@ use crate::{
     job::Job,
     kinds::{Again, RetryRefused},
     queue::{Enqueued, NewJob, Requester},
-    setup::database::Database,
+    setup::database::Write,
 };
 use keywright_entities::{
     job,
@@ -20,22 +20,21 @@ use sea_orm::DbErr;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Begins a scan of what the ended job looked at; `of` is a scan or one of its parts.
+/// Begins, in the caller's transaction, a scan of what the ended job looked at; `of` is a scan or one of its parts.
 pub async fn retry(
-    database: &Database,
+    write: &Write,
     visible: &Scope,
     requester: Requester,
     of: &job::Model,
     again: Again,
 ) -> Result<Enqueued, RetryRefused> {
-    let write = database.begin().await?;
-    let (scan, only) = what(&*write, of, again).await?;
+    let (scan, only) = what(&**write, of, again).await?;
     let wanted: BTreeSet<_> = match &only {
         Some(only) => only.iter().map(|scope| scope.subscription).collect(),
         None => scan.subscriptions.iter().copied().collect(),
     };
     // those that were deleted or switched off since are left out
-    let enabled = match chosen(&*write, visible, None).await {
+    let enabled = match chosen(&**write, visible, None).await {
         Ok(enabled) => enabled,
         Err(ScanRefused::Database(error)) => return Err(error.into()),
         Err(_) => Vec::new(),
@@ -50,9 +49,7 @@ pub async fn retry(
         .retrying(of.id)
         .unique(format!("retry:{}:{}", of.id, again.as_str()))
         .request(json!({"retryOf": of.id, "scope": again.as_str()}));
-    let begun = begin(&*write, &new, &payload, requester).await?;
-    write.commit().await?;
-    Ok(begun)
+    Ok(begin(&**write, &new, &payload, requester).await?)
 }
 
 /// The scan to repeat, and which of its scopes; `None`: all that there are now.
