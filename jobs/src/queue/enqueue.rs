@@ -1,5 +1,9 @@
 //! Putting a job into the queue, in the caller's transaction.
 
+mod batch;
+
+pub use batch::enqueue_all;
+
 use super::{
     line,
     outcome::{Reason, end_unheld},
@@ -140,6 +144,14 @@ impl NewJob {
         self
     }
 
+    /// A job that is bound to a worker waits for one to come.
+    fn first_state(&self) -> (&'static str, Option<&'static str>) {
+        match self.worker_label {
+            Some(_) => ("waiting", Some("worker")),
+            None => ("queued", None),
+        }
+    }
+
     /// It is known that this child cannot be done: it is written as failed, so that its parent counts it.
     pub fn failed_already(mut self, reason: Reason) -> Self {
         self.failed = Some(reason);
@@ -174,28 +186,54 @@ pub async fn enqueue(db: &impl ConnectionTrait, new: &NewJob) -> Result<Enqueued
     Err(DbErr::RecordNotInserted)
 }
 
-/// Where the insert meets an open job with the same key, it changes nothing and returns no row.
+/// What a new row brings, with the types that PostgreSQL reads from a document. The rest follows from the clock and the line.
+const COLUMNS: [(&str, &str); 25] = [
+    ("id", "uuid"),
+    ("kind", "text"),
+    ("payload_version", "integer"),
+    ("payload", "jsonb"),
+    ("request", "jsonb"),
+    ("priority", "integer"),
+    ("max_attempts", "integer"),
+    ("timeout_seconds", "integer"),
+    ("unique_key", "text"),
+    ("lock_key", "text"),
+    ("worker_label", "text"),
+    ("subscription_id", "uuid"),
+    ("parent_id", "uuid"),
+    ("retry_of", "uuid"),
+    ("scope_region", "text"),
+    ("scope_kind", "text"),
+    ("requested_by_type", "text"),
+    ("requested_by_id", "text"),
+    ("requested_by_name", "text"),
+    ("request_id", "text"),
+    ("trigger", "text"),
+    ("traceparent", "text"),
+    ("state", "text"),
+    ("waiting_for", "text"),
+    ("run_at", "timestamptz"),
+];
+
+/// SQL: of an open job with the same unique key nothing is written, and no row returned.
+const UNLESS_OPEN: &str =
+    "ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING";
+
 fn insert_sql(backend: DbBackend, of_subscription: bool) -> String {
+    let names = COLUMNS.map(|(name, _)| name).join(", ");
     let place = line::place(backend, "$6", of_subscription.then_some("$12"));
     format!(
-        "INSERT INTO job (id, kind, payload_version, payload, request, priority, max_attempts, timeout_seconds, \
-         unique_key, lock_key, worker_label, subscription_id, parent_id, retry_of, scope_region, scope_kind, \
-         requested_by_type, requested_by_id, requested_by_name, request_id, trigger, traceparent, \
-         state, waiting_for, created_at, run_at, due_at, turn) \
+        "INSERT INTO job ({names}, created_at, due_at, turn) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
-         {{now}}, COALESCE($25, {{now}}), COALESCE($25, {{now}}), CASE WHEN $25 > {{now}} THEN NULL ELSE {place} END) \
-         ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING RETURNING *"
+         COALESCE($25, {{now}}), {{now}}, COALESCE($25, {{now}}), CASE WHEN $25 > {{now}} THEN NULL ELSE {place} END) \
+         {UNLESS_OPEN} RETURNING *"
     )
 }
 
 async fn insert(db: &impl ConnectionTrait, new: &NewJob) -> Result<Option<job::Model>, DbErr> {
     let (region, scope_kind) = new.scope.clone().unzip();
-    // a job that is bound to a worker waits for one to come
-    let (state, waiting) = match new.worker_label {
-        Some(_) => ("waiting", Some("worker")),
-        None => ("queued", None),
-    };
-    let values: [Value; 25] = [
+    let (state, waiting) = new.first_state();
+    let values: [Value; COLUMNS.len()] = [
         new.id.into(),
         new.kind.into(),
         new.payload_version.into(),

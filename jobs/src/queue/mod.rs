@@ -31,7 +31,7 @@ pub mod renew;
 pub mod wait;
 pub mod wake;
 
-pub use enqueue::{Enqueued, NewJob, Requester, enqueue};
+pub use enqueue::{Enqueued, NewJob, Requester, enqueue, enqueue_all};
 pub use lease::{Held, Lease};
 pub use places::Place;
 pub use recorder::Recorder;

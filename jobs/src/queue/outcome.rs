@@ -193,9 +193,7 @@ async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::Ne
     let Some(parent) = row(db, clock::statement(db.get_database_backend(), PARK, values)).await? else {
         return Ok(false);
     };
-    for child in children {
-        enqueue::enqueue(db, child).await?;
-    }
+    enqueue::enqueue_all(db, children).await?;
     if children.is_empty() {
         finish_parent(db, parent).await?;
     } else if parent.paused_at.is_some() {

@@ -18,7 +18,7 @@ use keywright_jobs::{
     queue::{
         Enqueued, Held, NewJob, Requester,
         claim::{self, Capability},
-        enqueue as put_into,
+        enqueue as put_into, enqueue_all,
         outcome::{self, Outcome, Reason},
     },
     setup::{

@@ -9,6 +9,7 @@ on_both_databases!(
     turns_are_taken_while_jobs_run_and_end,
     a_higher_priority_goes_before_every_turn,
     those_that_become_due_together_take_turns_too,
+    those_of_one_call_take_turns_too,
     a_job_for_later_is_left_alone_until_then,
 );
 
@@ -18,9 +19,8 @@ fn of(subscription: Uuid) -> NewJob {
 
 async fn crowd(db: &Database, subscription: Uuid, count: usize) {
     let write = db.begin().await.unwrap();
-    for _ in 0..count {
-        put_into(&*write, &of(subscription)).await.unwrap();
-    }
+    let jobs: Vec<NewJob> = (0..count).map(|_| of(subscription)).collect();
+    enqueue_all(&*write, &jobs).await.unwrap();
     write.commit().await.unwrap();
 }
 
@@ -93,6 +93,29 @@ async fn those_that_become_due_together_take_turns_too(test: TestDatabase) {
     let wanted = put(db, of(other)).await.id;
     assert!(take(db, 2).await.iter().any(|job| job.id == wanted), "one slot later at most");
     assert_eq!(take(db, 100).await.len(), 48, "none is left out");
+}
+
+async fn those_of_one_call_take_turns_too(test: TestDatabase) {
+    let db = &test.database;
+    let (crowded, other) = (ids::new(), ids::new());
+    let later = clock::now(db.reader()).await.unwrap() + chrono::Duration::hours(1);
+    let mut many: Vec<NewJob> = (0..600).map(|_| of(crowded)).collect();
+    many.push(of(crowded).not_before(Some(later)));
+    many.push(of(crowded).priority(1));
+    many.extend([probe(), probe()]);
+    many.push(of(other));
+    let write = db.begin().await.unwrap();
+    assert_eq!(enqueue_all(&*write, &many).await.unwrap(), 605);
+    write.commit().await.unwrap();
+    assert_eq!(take_one_of(db).await.priority, 1);
+    let next: Vec<_> = take(db, 3).await.iter().map(|job| job.subscription_id).collect();
+    for flow in [None, Some(other), Some(crowded)] {
+        assert!(next.contains(&flow), "{next:?}");
+    }
+    let waiting = read(db, many[600].id).await;
+    assert_eq!((waiting.turn, waiting.due_at, waiting.run_at), (None, Some(later), later));
+    let one = read(db, many[5].id).await;
+    assert_eq!((one.turn, one.state, one.payload.clone()), (Some(5), JobState::Queued, serde_json::Value::Null));
 }
 
 async fn a_job_for_later_is_left_alone_until_then(test: TestDatabase) {

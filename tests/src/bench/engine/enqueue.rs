@@ -101,9 +101,7 @@ async fn batches(db: &Database, span: Duration) -> Result<f64> {
     while began.elapsed() < span {
         let jobs = (0..BATCH).map(|_| new_job(&Noop::default())).collect::<Result<Vec<_>>>()?;
         let write = db.begin().await?;
-        for job in &jobs {
-            queue::enqueue(&*write, job).await?;
-        }
+        queue::enqueue_all(&*write, &jobs).await?;
         write.commit().await?;
         done += BATCH;
     }
