@@ -8,6 +8,7 @@ use keywright_tests::{
     on_both_databases,
     process::{Process, Signal},
 };
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use std::time::Duration;
 
 on_both_databases!(a_worker_frozen_at_any_step_does_no_harm_when_it_goes_on);
@@ -49,4 +50,35 @@ async fn a_worker_frozen_at_any_step_does_no_harm_when_it_goes_on(test: TestData
         second.kill();
     }
     trial.judge(&Allow::losses(i32::try_from(steps).unwrap())).await;
+}
+
+/// The server ends its transaction for it, so that what it had locked is free for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_frozen_inside_a_transaction_holds_nothing_for_long() {
+    let Some(test) = TestDatabase::postgres().await else { return };
+    let trial = Trial::on("frozen in a transaction", &test.database).await;
+    let account = trial.account("only", Plan { regions: 2, pages: 1, ..Plan::default() }).await;
+    let mut first = trial.worker("first").await;
+    trial.double.hold_from(trial.double.count());
+    trial.scan(account).await;
+    trial.double.asked(1).await;
+    // it has the rows of what it writes next locked, or the whole of its transaction still before it
+    let outside = test.another().await;
+    let lock = outside.begin().await.unwrap();
+    lock.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+    lock.execute_unprepared("LOCK TABLE audit_outbox, job IN SHARE MODE").await.unwrap();
+    trial.double.release();
+    let waits = "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted \
+        AND a.datname = current_database() AND a.xact_start IS NOT NULL";
+    eventually("the worker waits inside a transaction", async || {
+        lock.query_one_raw(Statement::from_string(DbBackend::Postgres, waits)).await.unwrap()
+    })
+    .await;
+    first.signal(Signal::Stop);
+    lock.rollback().await.unwrap();
+    let _second = trial.worker("second").await;
+    eventually("the scan ends", async || (trial.open().await == Some(0)).then_some(())).await;
+    first.signal(Signal::Continue);
+    first.logged("the lease was lost before the outcome was written").await;
+    trial.judge(&Allow::losses(4)).await;
 }

@@ -13,14 +13,18 @@ use keywright_tests::{
     on_both_databases,
     process::{Process, Signal},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
 const SLOTS: i32 = 4;
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-on_both_databases!(killed_workers_lose_nothing, workers_that_stand_still_now_and_then_do_no_harm);
+on_both_databases!(
+    killed_workers_lose_nothing,
+    workers_that_stand_still_now_and_then_do_no_harm,
+    pausing_and_resuming_while_workers_die_loses_nothing,
+);
 
 async fn killed_workers_lose_nothing(test: TestDatabase) {
     let mut trial = Trial::on("kills", &test.database).await;
@@ -58,6 +62,46 @@ async fn workers_that_stand_still_now_and_then_do_no_harm(test: TestDatabase) {
     // who waited for what a frozen one had locked may have been taken for lost as well
     let slots = i32::try_from(NAMES.len()).unwrap() * SLOTS;
     trial.judge(&Allow::losses(freezes * slots)).await;
+}
+
+async fn pausing_and_resuming_while_workers_die_loses_nothing(test: TestDatabase) {
+    let mut trial = Trial::on("pauses and kills", &test.database).await;
+    let (facade, mut workers, clients, until) = begin(&trial).await;
+    let (mut kills, mut paused) = (0, BTreeSet::new());
+    while Instant::now() < until {
+        tokio::time::sleep(trial.dice.millis(50..300)).await;
+        // parents and children alike
+        let open: Vec<Uuid> =
+            trial.jobs().await.iter().filter(|job| job.completed_at.is_none()).map(|job| job.id).collect();
+        for how in ["pause", "pause", "resume"] {
+            if open.is_empty() {
+                break;
+            }
+            let job = *trial.dice.one(&open);
+            let status = facade.client().steer(job, how).await.map(|status| status.as_u16());
+            // it may have ended since it was read
+            assert!(matches!(status, Some(202 | 409)), "{how}: {status:?}");
+            paused.insert(job);
+        }
+        if trial.dice.below(3) == 0 {
+            let victim = trial.dice.below(workers.len());
+            workers.remove(victim).kill();
+            kills += 1;
+            workers.push(trial.start_worker(NAMES[victim], &[]));
+        }
+    }
+    clients.join_all().await;
+    for job in trial.jobs().await.iter().filter(|job| job.paused_at.is_some() && job.completed_at.is_none()) {
+        assert!(paused.contains(&job.id) || job.parent_id.is_some_and(|parent| paused.contains(&parent)), "{job:?}");
+    }
+    for job in &paused {
+        let status = facade.client().steer(*job, "resume").await.map(|status| status.as_u16());
+        assert!(matches!(status, Some(202 | 409)), "{status:?}");
+    }
+    workers.into_iter().for_each(Process::kill);
+    kills += i32::try_from(NAMES.len()).unwrap();
+    let allow = Allow::losses(kills * SLOTS);
+    trial.judge(&allow).await;
 }
 
 /// An API that is asked all the time, and workers to be disturbed until then.

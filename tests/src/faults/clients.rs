@@ -127,16 +127,31 @@ impl Client {
 
     /// Asks for a scan; `prefer` is the header of that name.
     pub async fn scan(&self, subscription: Uuid, on_conflict: &str, prefer: Option<&str>) -> Said {
+        self.ask(subscription, on_conflict, prefer.map(|prefer| ("Prefer", prefer))).await
+    }
+
+    /// Asks for a scan of its own, under an idempotency key.
+    pub async fn scan_once(&self, subscription: Uuid, key: &str) -> Said {
+        self.ask(subscription, "queue", Some(("Idempotency-Key", key))).await
+    }
+
+    async fn ask(&self, subscription: Uuid, on_conflict: &str, header: Option<(&'static str, &str)>) -> Said {
         let (place, request_id) = self.answers.begin();
         let body = json!({"subscriptions": [subscription], "onConflict": on_conflict});
         let mut request = self.http.post(format!("{}{SCAN}", self.url)).bearer_auth(&self.token).json(&body);
         request = request.header("X-Request-Id", request_id);
-        if let Some(prefer) = prefer {
-            request = request.header("Prefer", prefer);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let said = told(request).await;
         self.answers.end(place, said);
         said
+    }
+
+    /// Pauses or resumes a job, and tells the status.
+    pub async fn steer(&self, job: Uuid, how: &str) -> Option<StatusCode> {
+        let request = self.http.post(format!("{}/api/jobs/{job}/{how}", self.url)).bearer_auth(&self.token);
+        request.send().await.ok().map(|answer| answer.status())
     }
 
     /// The status of a GET; `None` when no answer comes.

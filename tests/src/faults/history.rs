@@ -3,7 +3,10 @@
 use super::checker::{Breach, breach};
 use keywright_entities::{
     job,
-    types::JobState::{Canceling, Queued, Running, Waiting},
+    types::{
+        JobState::{Canceling, Queued, Running, Waiting},
+        WaitingFor,
+    },
 };
 use keywright_jobs::setup::database::Database;
 use sea_orm::EntityTrait;
@@ -60,7 +63,10 @@ async fn look(db: Database, breaches: Arc<Mutex<Vec<Breach>>>) {
 
 fn compare(breaches: &mut Vec<Breach>, seen: &HashMap<Uuid, job::Model>, row: &job::Model) {
     if let Err(why) = shape(row) {
-        breaches.push(breach("every job is due, held, a parent of open children, or done", format!("{why}: {row:?}")));
+        breaches.push(breach(
+            "every job is due, held, at rest, a parent of open children, or done",
+            format!("{why}: {row:?}"),
+        ));
     }
     let Some(before) = seen.get(&row.id) else { return };
     let changed = |what: &str| breach("jobs change only as they may", format!("{what}: {before:?} became {row:?}"));
@@ -77,7 +83,7 @@ fn compare(breaches: &mut Vec<Breach>, seen: &HashMap<Uuid, job::Model>, row: &j
     }
 }
 
-/// Whether a row is in exactly one of the four situations that there are.
+/// Whether a row is in exactly one of the five situations that there are.
 pub fn shape(row: &job::Model) -> Result<(), &'static str> {
     if !(0..=row.max_attempts).contains(&row.attempt) {
         return Err("attempt is out of bounds");
@@ -85,6 +91,11 @@ pub fn shape(row: &job::Model) -> Result<(), &'static str> {
     let state_fits = match (row.due_at, row.lease_until, row.completed_at) {
         (Some(_), None, None) => matches!(row.state, Queued | Waiting),
         (None, Some(_), None) => matches!(row.state, Running | Canceling) && row.worker_id.is_some(),
+        (None, None, None) if row.paused_at.is_some() => {
+            // it goes on in its line, or with its children
+            (row.state, row.waiting_for) == (Waiting, Some(WaitingFor::Pause))
+                && row.resume_at.is_some() != (row.children_open > 0)
+        }
         (None, None, None) => row.children_open > 0 && matches!(row.state, Running | Canceling),
         (None, None, Some(_)) => row.state.is_done() && row.children_open == 0,
         _ => false,
