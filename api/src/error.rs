@@ -205,8 +205,10 @@ impl ApiError {
     /// 503: the database cannot be reached or did not answer in time.
     #[must_use]
     pub fn database_unavailable() -> Self {
-        Self::new(Code::DatabaseUnavailable, "The database did not answer. Nothing was changed. Try again.")
-            .with_retry_after(2)
+        // a connection that breaks while it commits leaves it open whether it did
+        let detail = "The database did not answer. What was asked for was not done, unless the connection broke at its very end. \
+            Try again: with an Idempotency-Key nothing is made twice.";
+        Self::new(Code::DatabaseUnavailable, detail).with_retry_after(2)
     }
 
     /// 500. The cause is logged here, once, with the request's id; the client is told only that id.

@@ -77,3 +77,27 @@ async fn without_postgres_every_answer_is_503_until_it_is_back() {
     let (done, _worker) = tokio::join!(api.ended(&job), api.app.worker(WorkerSettings::default()));
     assert_eq!(done["done"], true);
 }
+
+/// Reads go on, and what writes is told to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_another_program_holds_the_sqlite_file_writes_are_503_and_leave_nothing() {
+    let api = Api::on(TestDatabase::sqlite().await).await;
+    let (admin, outside) = (api.admin(), api.app.another().await);
+    // notes the use of the token, which is a write of its own
+    admin.get("/api/auth/me").await.ok(200);
+    let lock = outside.begin().await.unwrap();
+    let ask = async |n: usize| {
+        let name = format!("account-{n}");
+        let body = json!({"provider": "aws", "externalId": name, "name": name});
+        admin.post("/api/subscriptions", body).await
+    };
+    let answers = futures::future::join_all((0..5).map(ask)).await;
+    assert_eq!(admin.get("/api/subscriptions").await.ok(200)["data"], json!([]));
+    lock.rollback().await.unwrap();
+    for answer in answers {
+        assert!(answer.header("retry-after").is_some());
+        answer.refused(503, "database_unavailable");
+    }
+    admin.post("/api/subscriptions", json!({"provider": "aws", "externalId": "x", "name": "x"})).await.ok(201);
+    assert_eq!(admin.get("/api/subscriptions").await.ok(200)["data"].as_array().unwrap().len(), 1);
+}
