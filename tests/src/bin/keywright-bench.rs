@@ -45,7 +45,8 @@ enum Bench {
         jobs: u32,
         #[arg(long, default_value_t = 300)]
         starts: u32,
-        /// Everything at its full length: 20 workers killed, two minutes of idling, a million ended jobs.
+        /// Everything at its full length: 20 workers killed, two minutes of idling, a million ended jobs, ten minutes of an old
+        /// snapshot.
         #[arg(long)]
         long: bool,
     },
@@ -71,11 +72,12 @@ async fn main() -> Result<()> {
         }
         Bench::Engine { mut measures, repetitions, seconds, jobs, starts, long } => {
             if measures.is_empty() {
-                measures.extend(Measure::ALL.into_iter().filter(|&one| long || one != Measure::Retention));
+                measures.extend(Measure::ALL.into_iter().filter(|&one| long || !one.takes_long()));
             }
             let span = Duration::from_secs_f64(seconds);
             let (kills, idle) = if long { (20, Duration::from_secs(120)) } else { (3, Duration::from_secs(5)) };
-            engine::run(&engine::Options { measures, repetitions, span, jobs, kills, starts, idle }).await
+            let snapshot = Duration::from_secs(if long { 600 } else { 60 });
+            engine::run(&engine::Options { measures, repetitions, span, jobs, kills, starts, idle, snapshot }).await
         }
     }
 }

@@ -7,6 +7,7 @@ mod http;
 mod latency;
 mod recovery;
 mod retention;
+mod snapshot;
 
 use super::table::{self, Series};
 use crate::{database::TestDatabase, process::Process};
@@ -31,13 +32,28 @@ pub enum Measure {
     Latency,
     Recovery,
     Http,
-    /// Only when it is asked for: a million rows.
+    /// A million rows.
     Retention,
+    /// Minutes.
+    Snapshot,
 }
 
 impl Measure {
-    pub const ALL: [Self; 7] =
-        [Self::Enqueue, Self::Sqlite, Self::Drain, Self::Latency, Self::Recovery, Self::Http, Self::Retention];
+    pub const ALL: [Self; 8] = [
+        Self::Enqueue,
+        Self::Sqlite,
+        Self::Drain,
+        Self::Latency,
+        Self::Recovery,
+        Self::Http,
+        Self::Retention,
+        Self::Snapshot,
+    ];
+
+    /// Whether it is measured only when it is asked for.
+    pub const fn takes_long(self) -> bool {
+        matches!(self, Self::Retention | Self::Snapshot)
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,6 +64,7 @@ impl Measure {
             Self::Recovery => "recovery",
             Self::Http => "http",
             Self::Retention => "retention",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -67,6 +84,8 @@ pub struct Options {
     pub starts: u32,
     /// How long the worker idles before one more job must be found.
     pub idle: Duration,
+    /// How long an old snapshot is kept.
+    pub snapshot: Duration,
 }
 
 /// Measures one thing after the other, and prints a table for each.
@@ -83,6 +102,7 @@ pub async fn run(options: &Options) -> Result<()> {
             Measure::Recovery => recovery::run(options).await?,
             Measure::Http => http::run(options).await?,
             Measure::Retention => retention::run(options).await?,
+            Measure::Snapshot => snapshot::run(options).await?,
         }
     }
     Ok(())
