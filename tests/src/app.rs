@@ -11,6 +11,7 @@ use keywright_jobs::{
     kinds::discovery::request::{self, OnConflict, ScanRequest},
     queue::{
         Enqueued, Requester,
+        limits::Limits,
         wait::{Until, Waiters},
         wake::Wake,
     },
@@ -73,6 +74,7 @@ impl TestApp {
             grace: settings.grace,
             polls: Arc::default(),
             retention_days: 0,
+            limits: settings.limits,
         };
         let stop = CancellationToken::new();
         TestWorker { ended: tokio::spawn(runner.run(stop.clone())), stop }
@@ -103,11 +105,18 @@ pub struct WorkerSettings {
     pub concurrency: usize,
     pub lease: Duration,
     pub grace: Duration,
+    pub limits: Limits,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { labels: Vec::new(), concurrency: 4, lease: Duration::from_secs(8), grace: Duration::ZERO }
+        Self {
+            labels: Vec::new(),
+            concurrency: 4,
+            lease: Duration::from_secs(8),
+            grace: Duration::ZERO,
+            limits: Limits::default(),
+        }
     }
 }
 

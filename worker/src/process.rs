@@ -121,6 +121,7 @@ async fn work(
         grace: config.shutdown_grace,
         polls,
         retention_days: config.retention_jobs_days,
+        limits: config.limits.clone(),
     };
     let ended = runner.run(stop).await;
     off.cancel();

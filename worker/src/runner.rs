@@ -10,6 +10,7 @@ use keywright_jobs::{
         Heartbeat, Recorder, Renewer,
         backend::{self, Claimed, Claimer, Polls},
         claim::Capability,
+        limits::Limits,
         wake::Wake,
     },
     retention, schedules,
@@ -46,6 +47,8 @@ pub struct Runner {
     pub polls: Arc<Polls>,
     /// Days for which ended jobs are kept; 0 = for ever.
     pub retention_days: u32,
+    /// How many jobs of a kind and of a subscription all workers together may hold.
+    pub limits: Limits,
 }
 
 /// How a worker process ended.
@@ -76,6 +79,7 @@ impl Runner {
             payload_version: kinds::PAYLOAD_VERSION,
             labels: self.labels.clone(),
             lease: self.lease,
+            limits: self.limits.clone(),
         };
         let claimer = Claimer {
             database: self.database.clone(),
