@@ -15,6 +15,7 @@ use keywright_jobs::{
         wait::{Until, Waiters},
         wake::Wake,
     },
+    retention::Retention,
     setup::{clock::Clock, database::Database, ids},
 };
 use keywright_worker::{
@@ -73,7 +74,7 @@ impl TestApp {
             lease: settings.lease,
             grace: settings.grace,
             polls: Arc::default(),
-            retention_days: 0,
+            retention: Retention::default(),
             limits: settings.limits,
         };
         let stop = CancellationToken::new();

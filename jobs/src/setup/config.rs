@@ -12,9 +12,9 @@ pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
-use crate::queue::limits::Limits;
+use crate::{queue::limits::Limits, retention::Retention};
 use secrecy::SecretString;
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use thiserror::Error;
 use url::Url;
 
@@ -61,8 +61,8 @@ pub struct Config {
     pub azure_vault_endpoint: Option<Url>,
     /// How long a stopping process waits for what is under way before it gives it back.
     pub shutdown_grace: Duration,
-    /// Days for which ended jobs are kept; 0 = for ever.
-    pub retention_jobs_days: u32,
+    /// For how long ended jobs are kept.
+    pub retention: Retention,
 }
 
 /// What the machine contributes to the defaults.
@@ -108,7 +108,7 @@ impl Config {
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),
-            retention_jobs_days: 30,
+            retention: Retention { days: 30, kinds: BTreeMap::new() },
         }
     }
 
