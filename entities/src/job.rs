@@ -23,6 +23,9 @@ pub struct Model {
     pub due_at: Option<DateTimeUtc>,
     /// Its place in the line of its priority. A job with `due_at` and without a place is not due yet.
     pub turn: Option<i64>,
+    /// Set exactly while the job stands aside although it is due, because its kind or its subscription runs as many as it may:
+    /// the name of those whose room it shares.
+    pub over_limit: Option<String>,
     /// Since when somebody wants the job to rest.
     pub paused_at: Option<DateTimeUtc>,
     /// When a job that rests would have been due.

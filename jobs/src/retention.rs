@@ -7,7 +7,7 @@ use crate::{
 };
 use keywright_entities::clock;
 use sea_orm::{ConnectionTrait, DbErr};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker looks for what has had its time.
@@ -15,11 +15,26 @@ const LOOK: Duration = Duration::from_secs(600);
 /// Sign-ins and their refresh tokens are kept this long after their end: whoever comes late is told why.
 const SESSIONS_DAYS: i64 = 7;
 
-/// Forgets until it is told to stop. Jobs that ended more than `days` ago go; 0 keeps them for ever.
-pub async fn run(database: Database, days: u32, stop: CancellationToken) {
+/// For how many days ended jobs are kept; 0 = for ever. Parts are kept as long as the job that they are parts of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Of kinds that are not named, and runs of schedules.
+    pub days: u32,
+    pub kinds: BTreeMap<String, u32>,
+}
+
+impl Retention {
+    /// The days for jobs of this kind.
+    pub fn of(&self, kind: &str) -> u32 {
+        self.kinds.get(kind).copied().unwrap_or(self.days)
+    }
+}
+
+/// Forgets until it is told to stop.
+pub async fn run(database: Database, retention: Retention, stop: CancellationToken) {
     let forgetting = async {
         loop {
-            match forget(&database, days).await {
+            match forget(&database, &retention).await {
                 Ok(0) => {}
                 Ok(rows) => tracing::info!(rows, "forgot what had had its time"),
                 Err(error) => tracing::warn!(%error, "what has had its time could not be forgotten; trying again"),
@@ -37,15 +52,15 @@ pub async fn run(database: Database, days: u32, stop: CancellationToken) {
 ///
 /// # Errors
 /// When the database does not take it; what was done until then is done.
-pub async fn forget(database: &Database, days: u32) -> Result<u64, DbErr> {
+pub async fn forget(database: &Database, retention: &Retention) -> Result<u64, DbErr> {
     let mut rows = 0;
-    if days > 0 {
-        for kind in kinds::KINDS {
-            rows += prune::ended(database, kind, days).await?;
-        }
+    for kind in kinds::KINDS.iter().filter(|kind| retention.of(kind) > 0) {
+        rows += prune::ended(database, kind, retention.of(kind)).await?;
+    }
+    if retention.days > 0 {
         // what a schedule shows as its last run stays
         let runs = "schedule_run WHERE fired_at < {cutoff} AND id NOT IN (SELECT last_run_id FROM schedule WHERE last_run_id IS NOT NULL)";
-        rows += batches(database, "id", runs, i64::from(days)).await?;
+        rows += batches(database, "id", runs, i64::from(retention.days)).await?;
     }
     rows += batches(database, "hash", "refresh_token WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
     rows += batches(database, "id", "session WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;

@@ -12,6 +12,7 @@ use keywright_jobs::{
         backend::{Claimer, JobBackend},
         claim::{self, Capability},
         enqueue,
+        limits::Limits,
         outcome::{self, Outcome},
         wait::{Until, Waiters},
         wake::Wake,
@@ -32,6 +33,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 on_both_databases!(
     an_idle_worker_is_told_of_a_job,
+    a_freed_place_is_filled_at_once,
     a_waiter_is_told_of_a_change_and_of_the_end,
     a_shutdown_answers_all_waiters,
 );
@@ -52,12 +54,13 @@ fn capability() -> Capability {
         payload_version: 1,
         labels: Vec::new(),
         lease: Duration::from_secs(60),
+        limits: Limits::default(),
     }
 }
 
-async fn claimer(database: Database, stop: &CancellationToken) -> JobBackend {
+async fn claimer(database: Database, limits: Limits, stop: &CancellationToken) -> JobBackend {
     Claimer {
-        capability: capability(),
+        capability: Capability { limits, ..capability() },
         renewer: Renewer::new(Duration::from_secs(60), database.committed()),
         wake: Wake::start(&database, stop.clone()),
         database,
@@ -71,7 +74,7 @@ async fn claimer(database: Database, stop: &CancellationToken) -> JobBackend {
 
 async fn an_idle_worker_is_told_of_a_job(test: TestDatabase) {
     let stop = CancellationToken::new();
-    let (_stop, _claimed) = (stop.clone().drop_guard(), claimer(test.another().await, &stop).await);
+    let (_stop, _claimed) = (stop.clone().drop_guard(), claimer(test.another().await, Limits::default(), &stop).await);
     // as in the process that enqueues: it tells the others of its commits
     let _wake = Wake::start(&test.database, stop.clone());
     for number in 0..3 {
@@ -81,6 +84,24 @@ async fn an_idle_worker_is_told_of_a_job(test: TestDatabase) {
             (job.state == JobState::Running).then_some(())
         })
         .await;
+    }
+}
+
+async fn a_freed_place_is_filled_at_once(test: TestDatabase) {
+    let (db, stop) = (&test.database, CancellationToken::new());
+    let limits = Limits { kinds: [(Scan::KIND.to_owned(), 1)].into(), subscription: None };
+    let (_stop, _claimed) = (stop.clone().drop_guard(), claimer(test.another().await, limits, &stop).await);
+    let _wake = Wake::start(db, stop.clone());
+    let jobs = [put(db).await.id, put(db).await.id, put(db).await.id];
+    for (number, id) in jobs.into_iter().enumerate() {
+        let running = eventually(&format!("job {number} is claimed"), async || {
+            Some(read(db, id).await).filter(|job| job.state == JobState::Running)
+        })
+        .await;
+        let write = db.begin().await.unwrap();
+        let (held, success) = (Held { id, epoch: running.epoch }, JobState::Succeeded);
+        assert!(outcome::record(&*write, &held, Outcome::Ended { state: success, reason: None }).await.unwrap());
+        write.commit().await.unwrap();
     }
 }
 

@@ -11,9 +11,11 @@ use keywright_jobs::{
     kinds::discovery::request::{self, OnConflict, ScanRequest},
     queue::{
         Enqueued, Requester,
+        limits::Limits,
         wait::{Until, Waiters},
         wake::Wake,
     },
+    retention::Retention,
     setup::{clock::Clock, database::Database, ids},
 };
 use keywright_worker::{
@@ -72,7 +74,8 @@ impl TestApp {
             lease: settings.lease,
             grace: settings.grace,
             polls: Arc::default(),
-            retention_days: 0,
+            retention: Retention::default(),
+            limits: settings.limits,
         };
         let stop = CancellationToken::new();
         TestWorker { ended: tokio::spawn(runner.run(stop.clone())), stop }
@@ -103,11 +106,18 @@ pub struct WorkerSettings {
     pub concurrency: usize,
     pub lease: Duration,
     pub grace: Duration,
+    pub limits: Limits,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { labels: Vec::new(), concurrency: 4, lease: Duration::from_secs(8), grace: Duration::ZERO }
+        Self {
+            labels: Vec::new(),
+            concurrency: 4,
+            lease: Duration::from_secs(8),
+            grace: Duration::ZERO,
+            limits: Limits::default(),
+        }
     }
 }
 

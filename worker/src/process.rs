@@ -120,7 +120,8 @@ async fn work(
         lease: config.lease,
         grace: config.shutdown_grace,
         polls,
-        retention_days: config.retention_jobs_days,
+        retention: config.retention.clone(),
+        limits: config.limits.clone(),
     };
     let ended = runner.run(stop).await;
     off.cancel();

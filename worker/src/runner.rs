@@ -10,9 +10,11 @@ use keywright_jobs::{
         Heartbeat, Recorder, Renewer,
         backend::{self, Claimed, Claimer, Polls},
         claim::Capability,
+        limits::Limits,
         wake::Wake,
     },
-    retention, schedules,
+    retention::{self, Retention},
+    schedules,
     setup::{clock::Clock, database::Database, ids},
 };
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
@@ -44,8 +46,9 @@ pub struct Runner {
     /// How long running jobs may go on after the stop was asked for.
     pub grace: Duration,
     pub polls: Arc<Polls>,
-    /// Days for which ended jobs are kept; 0 = for ever.
-    pub retention_days: u32,
+    pub retention: Retention,
+    /// How many jobs of a kind and of a subscription all workers together may hold.
+    pub limits: Limits,
 }
 
 /// How a worker process ended.
@@ -76,6 +79,7 @@ impl Runner {
             payload_version: kinds::PAYLOAD_VERSION,
             labels: self.labels.clone(),
             lease: self.lease,
+            limits: self.limits.clone(),
         };
         let claimer = Claimer {
             database: self.database.clone(),
@@ -98,7 +102,7 @@ impl Runner {
         let running = Running { attempts, dropped: Arc::default() };
         let backend = claimer.start(self.concurrency);
         tokio::spawn(schedules::run(self.database.clone(), stop.clone()));
-        tokio::spawn(retention::run(self.database.clone(), self.retention_days, stop.clone()));
+        tokio::spawn(retention::run(self.database.clone(), self.retention.clone(), stop.clone()));
         let apalis_worker =
             WorkerBuilder::new(format!("{}-{worker}", self.name)).backend(backend).data(running.clone()).build(attempt);
         tracing::info!(%worker, name = self.name, concurrency = self.concurrency, lease = ?self.lease, "worker ready");

@@ -6,6 +6,7 @@
 use super::{
     claim::{self, Capability},
     lease::Lease,
+    limits,
     places::{Place, Places},
     renew::Renewer,
     wake::Wake,
@@ -153,7 +154,8 @@ impl Claimer {
             if self.renewer.may_rescue() {
                 claim::rescue(&self.database).await?;
             }
-            claim::expire(&self.database).await
+            claim::expire(&self.database).await?;
+            limits::release(&self.database, &self.capability.limits).await
         };
         match swept.await {
             Ok(_) => self.polls.succeeded(),

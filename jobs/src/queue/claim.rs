@@ -1,10 +1,14 @@
 //! Taking due jobs, and taking back those whose worker is gone.
 
 use super::{
-    line::{self, Back, IN_LINE},
+    limits::{self, Limits},
+    line::{self, Back, IN_LINE, ORDER},
     outcome, row, rows,
 };
-use crate::{kinds, metrics, setup::database::Database};
+use crate::{
+    kinds, metrics,
+    setup::database::{Database, Write},
+};
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
 use std::{cmp::Reverse, time::Duration};
@@ -17,6 +21,8 @@ pub const MAX_RESCUES: i32 = 3;
 const LAST_CHANCE: i32 = MAX_RESCUES - 1;
 /// How many lapsed leases one transaction takes back.
 const RESCUE_BATCH: u64 = 50;
+/// How often one claim looks past those that step aside.
+const LOOKS: usize = 8;
 
 /// What a worker can run.
 #[derive(Clone, Debug)]
@@ -27,6 +33,8 @@ pub struct Capability {
     pub payload_version: i32,
     pub labels: Vec<String>,
     pub lease: Duration,
+    /// Every worker should have the same: of several, that of the one that claims holds.
+    pub limits: Limits,
 }
 
 /// Claims at most `free` jobs that stand in line, most urgent first. Claiming raises the epoch and begins a lease.
@@ -43,76 +51,106 @@ pub async fn claim(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
 }
 
 async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<job::Model>, DbErr> {
-    if db.backend() == DbBackend::Sqlite && !line::anybody(db).await? {
-        return Ok(Vec::new());
+    let limited = !can.limits.are_off();
+    for _ in 0..LOOKS {
+        if db.backend() == DbBackend::Sqlite && !limits::anybody(db, &can.limits).await? {
+            return Ok(Vec::new());
+        }
+        let write = db.begin().await?;
+        let taken = if limited { limits::claim(&write, can, free).await } else { unlimited(&write, can, free).await };
+        let (mut claimed, stepped_aside) = match taken {
+            // another worker took a job with the same lock at the same moment; the next poll sees its lease
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => (Vec::new(), false),
+            taken => taken?,
+        };
+        if claimed.is_empty() && !stepped_aside {
+            write.rollback().await?;
+            return Ok(claimed);
+        }
+        // an UPDATE returns its rows in no order
+        claimed.sort_by_key(|job| (Reverse(job.priority), job.turn, job.run_at, job.id));
+        kinds::started(&*write, &claimed).await?;
+        write.commit().await?;
+        if !claimed.is_empty() {
+            return Ok(claimed);
+        }
     }
-    let (text, values) = claim_sql(db.backend(), can, free);
-    let write = db.begin().await?;
-    let mut claimed = match rows(&*write, clock::statement(db.backend(), &text, values)).await {
-        // another worker took a job with the same lock at the same moment; the next poll sees its lease
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Vec::new(),
-        claimed => claimed?,
-    };
-    if claimed.is_empty() {
-        write.rollback().await?;
-        return Ok(claimed);
-    }
-    // an UPDATE returns its rows in no order
-    claimed.sort_by_key(|job| (Reverse(job.priority), job.turn, job.run_at, job.id));
-    kinds::started(&*write, &claimed).await?;
-    write.commit().await?;
-    Ok(claimed)
+    // that they stepped aside is news: whoever polls looks again at once
+    Ok(Vec::new())
 }
 
-/// `due` locks candidates that no other claim has locked; of candidates with one lock key, and of those on their last chance, only
-/// the first is taken.
-fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = vec![can.worker.into(), can.payload_version.into()];
-    let mut list = |items: &mut dyn Iterator<Item = Value>| {
-        let marks: Vec<String> = items
-            .map(|item| {
-                values.push(item);
-                format!("${}", values.len())
-            })
-            .collect();
-        marks.join(", ")
-    };
-    let kinds = list(&mut can.kinds.iter().map(|kind| Value::from(*kind)));
-    let labels = list(&mut can.labels.iter().map(|label| Value::from(label.as_str())));
-    let labels = if labels.is_empty() { "NULL".to_owned() } else { labels };
-    let lease = clock::sql(backend, millis(can.lease));
-    let deadline = clock::sql_plus_column(backend, "timeout_seconds");
-    // two claims at once that want the same locks would wait for each other on the unique index; so the second leaves them alone
-    let (skip, free_lock) = match backend {
-        DbBackend::Postgres => (
-            "FOR UPDATE SKIP LOCKED",
-            " AND (lock_key IS NULL OR pg_try_advisory_xact_lock(hashtextextended(lock_key, 0)))",
-        ),
-        _ => ("", ""),
-    };
-    let text = format!(
-        "WITH due AS (\
-           SELECT id, lock_key, priority, turn, due_at, rescues FROM job \
-           WHERE {IN_LINE} AND kind IN ({kinds}) AND payload_version <= $2 \
+async fn unlimited(write: &Write, can: &Capability, free: usize) -> Result<(Vec<job::Model>, bool), DbErr> {
+    let (text, values) = claim_sql(write.get_database_backend(), can, free);
+    rows(&**write, clock::statement(write.get_database_backend(), &text, values)).await.map(|claimed| (claimed, false))
+}
+
+/// What a worker may claim.
+pub(super) struct Claimable {
+    /// SQL for it; `$1` is the worker.
+    pub condition: String,
+    pub values: Vec<Value>,
+}
+
+impl Claimable {
+    pub(super) fn by(can: &Capability) -> Self {
+        let mut values: Vec<Value> = vec![can.worker.into(), can.payload_version.into()];
+        let kinds = marks(&mut values, can.kinds.iter().map(|kind| Value::from(*kind)));
+        let labels = marks(&mut values, can.labels.iter().map(|label| Value::from(label.as_str())));
+        let condition = format!(
+            "kind IN ({kinds}) AND payload_version <= $2 \
              AND (worker_label IS NULL OR worker_label IN ({labels})) \
              AND (rescues < {LAST_CHANCE} OR NOT EXISTS (\
                SELECT 1 FROM job mine WHERE mine.worker_id = $1 AND mine.lease_until IS NOT NULL \
                  AND mine.rescues >= {LAST_CHANCE})) \
              AND (lock_key IS NULL OR NOT EXISTS (\
-               SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL)) \
-           ORDER BY priority DESC, turn, due_at, id LIMIT {free} {skip}), \
+               SELECT 1 FROM job holder WHERE holder.lock_key = job.lock_key AND holder.lease_until IS NOT NULL))"
+        );
+        Self { condition, values }
+    }
+}
+
+/// SQL for a list of these further values.
+pub(super) fn marks(values: &mut Vec<Value>, items: impl Iterator<Item = Value>) -> String {
+    let before = values.len();
+    values.extend(items);
+    let marks: Vec<String> = (before + 1..=values.len()).map(|number| format!("${number}")).collect();
+    // an empty list is no SQL
+    if marks.is_empty() { "NULL".to_owned() } else { marks.join(", ") }
+}
+
+/// `due` locks candidates that no other claim has locked.
+fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
+    let Claimable { condition, values } = Claimable::by(can);
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let due = format!(
+        "SELECT id, lock_key, priority, turn, due_at, rescues FROM job \
+         WHERE {IN_LINE} AND {condition} ORDER BY {ORDER} LIMIT {free} {skip}"
+    );
+    (begin_sql(backend, can, &due), values)
+}
+
+/// SQL that begins an attempt at those of these candidates that may run together: of one lock key, and of those on their last
+/// chance, only the first is taken. `$1` is the worker.
+pub(super) fn begin_sql(backend: DbBackend, can: &Capability, due: &str) -> String {
+    let lease = clock::sql(backend, millis(can.lease));
+    let deadline = clock::sql_plus_column(backend, "timeout_seconds");
+    // two claims at once that want the same locks would wait for each other on the unique index; so the second leaves them alone
+    let free_lock = match backend {
+        DbBackend::Postgres => " AND (lock_key IS NULL OR pg_try_advisory_xact_lock(hashtextextended(lock_key, 0)))",
+        _ => "",
+    };
+    format!(
+        "WITH due AS ({due}), \
          pick AS (SELECT id, lock_key, rescues, \
-           ROW_NUMBER() OVER (PARTITION BY rescues >= {LAST_CHANCE} ORDER BY priority DESC, turn, due_at, id) AS chance, \
+           ROW_NUMBER() OVER (PARTITION BY rescues >= {LAST_CHANCE} ORDER BY {ORDER}) AS chance, \
            ROW_NUMBER() OVER (\
-           PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END \
-           ORDER BY priority DESC, turn, due_at, id) AS nth FROM due) \
-         UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
+           PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END ORDER BY {ORDER}) AS nth FROM due) \
+         UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, over_limit = NULL, epoch = epoch + 1, attempt = attempt + 1, \
            worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
            deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
          WHERE id IN (SELECT id FROM pick WHERE nth = 1 \
            AND (rescues < {LAST_CHANCE} OR chance = 1){free_lock}) RETURNING *"
-    );
-    (text, values)
+    )
 }
 
 /// Takes back the jobs whose lease lapsed, whoever held it: no leader, no worker row is asked.

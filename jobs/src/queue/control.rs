@@ -127,7 +127,7 @@ async fn family(db: &impl ConnectionTrait, parent: Uuid, rest: bool) -> Result<b
 
 /// A held job is told, and rests when its attempt has stopped; a parent rests with its children.
 async fn rest_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, DbErr> {
-    const UNHELD: &str = "state = 'waiting', waiting_for = 'pause', resume_at = due_at, due_at = NULL, turn = NULL, \
+    const UNHELD: &str = "state = 'waiting', waiting_for = 'pause', resume_at = due_at, due_at = NULL, turn = NULL, over_limit = NULL, \
         epoch = epoch + 1,";
     const PARENT: &str = "state = 'waiting', waiting_for = 'pause',";
     let also = match (job.is_unheld(), job.lease_until) {

@@ -3,7 +3,8 @@
 //! Within a priority, subscriptions take turns however many jobs each has: a job's place is one after the last of its
 //! subscription that stands in line, but not before the place that is being served (start-time fair queueing; Goyal, Vin and
 //! Cheng, "Start-time Fair Queueing", 1996). So a claim is one walk along an index. A job that is due later stands beside the line
-//! and gets its place when it is due.
+//! and gets its place when it is due. A job whose kind or subscription runs as many as it may stands aside and keeps its place:
+//! see [`super::limits`].
 
 use super::{lease::Held, row};
 use crate::setup::database::Database;
@@ -15,7 +16,9 @@ use std::time::Duration;
 const BATCH: u64 = 500;
 
 /// SQL for "stands in line".
-pub(super) const IN_LINE: &str = "due_at IS NOT NULL AND turn IS NOT NULL";
+pub(super) const IN_LINE: &str = "due_at IS NOT NULL AND turn IS NOT NULL AND over_limit IS NULL";
+/// SQL for the line's order.
+pub(super) const ORDER: &str = "priority DESC, turn, due_at, id";
 /// SQL for "is due later, or was when it was last looked at".
 const BESIDE: &str = "due_at IS NOT NULL AND turn IS NULL";
 
@@ -31,14 +34,12 @@ pub(super) fn place(backend: DbBackend, priority: &str, subscription: Option<&st
            AND o.priority = {priority} AND o.subscription_id {same} \
            ORDER BY o.subscription_id DESC, o.turn DESC LIMIT 1), 0), \
          COALESCE((SELECT MAX(o.turn) FROM job o WHERE o.lease_until IS NOT NULL AND o.priority = {priority}), 0), \
-         COALESCE((SELECT MIN(o.turn) FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
-           AND o.priority = {priority}), 0))"
+         COALESCE((SELECT MIN(head.turn) FROM (\
+           SELECT MIN(o.turn) AS turn FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
+             AND o.over_limit IS NULL AND o.priority = {priority} \
+           UNION ALL SELECT MIN(o.turn) FROM job o WHERE o.over_limit IS NOT NULL AND o.priority = {priority}\
+         ) AS head), 0))"
     )
-}
-
-/// Whether any job stands in line: a read, so that looking for work does not take SQLite's write lock.
-pub(super) async fn anybody(db: &Database) -> Result<bool, DbErr> {
-    exists(db, IN_LINE).await
 }
 
 /// Whether any job meets a condition.

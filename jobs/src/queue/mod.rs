@@ -8,7 +8,7 @@
 //! * [`claim`]: due rows for a worker; lapsed leases back to the queue
 //! * [`lease`]: an attempt's hold on its job; [`renew`]: keeping it, on a thread of its own
 //! * [`outcome`]: how attempts end, and how a parent ends with its last child; `recorder`: several of them in one commit
-//! * `line`: the order in which jobs are claimed
+//! * `line`: the order in which jobs are claimed; [`limits`]: how many of a kind or a subscription may run
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`overview`]: how the queues stand
@@ -21,6 +21,7 @@ pub mod claim;
 pub mod control;
 pub mod enqueue;
 pub mod lease;
+pub mod limits;
 mod line;
 pub mod outcome;
 pub mod overview;

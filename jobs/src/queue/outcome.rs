@@ -272,7 +272,7 @@ async fn have_ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<()
 /// SQL that ends a job; the state and the reason follow as SQL.
 fn ending(state: &str, [code, detail, permission]: [&str; 3]) -> String {
     format!(
-        "state = {state}, waiting_for = NULL, due_at = NULL, turn = NULL, lease_until = NULL, paused_at = NULL, \
+        "state = {state}, waiting_for = NULL, due_at = NULL, turn = NULL, over_limit = NULL, lease_until = NULL, paused_at = NULL, \
          resume_at = NULL, completed_at = {{now}}, epoch = job.epoch + 1, error_code = {code}, error_detail = {detail}, \
          error_permission = {permission}, version = version + 1"
     )

@@ -4,6 +4,7 @@
 //! it. `AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS` and `AZURE_*` are read by the clouds' own SDKs, not here.
 
 mod keys;
+mod parse;
 mod sources;
 mod values;
 
@@ -11,8 +12,9 @@ pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
+use crate::{queue::limits::Limits, retention::Retention};
 use secrecy::SecretString;
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use thiserror::Error;
 use url::Url;
 
@@ -40,6 +42,8 @@ pub struct Config {
     /// Jobs that a worker runs at once.
     pub worker_concurrency: usize,
     pub worker_labels: Vec<String>,
+    /// How many jobs of a kind and of a subscription all workers together may hold.
+    pub limits: Limits,
     /// How long an attempt may go unrenewed before another worker takes the job.
     pub lease: Duration,
     /// Requests per minute and principal; `None` = no limit.
@@ -57,8 +61,8 @@ pub struct Config {
     pub azure_vault_endpoint: Option<Url>,
     /// How long a stopping process waits for what is under way before it gives it back.
     pub shutdown_grace: Duration,
-    /// Days for which ended jobs are kept; 0 = for ever.
-    pub retention_jobs_days: u32,
+    /// For how long ended jobs are kept.
+    pub retention: Retention,
 }
 
 /// What the machine contributes to the defaults.
@@ -92,6 +96,7 @@ impl Config {
             admin_password: None,
             worker_concurrency: machine.cores.saturating_mul(4).max(1),
             worker_labels: vec![machine.host_name.clone()],
+            limits: Limits::default(),
             lease: Duration::from_secs(8),
             rate_limit_per_minute: Some(60),
             rate_limit_per_hour: Some(1000),
@@ -103,7 +108,7 @@ impl Config {
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),
-            retention_jobs_days: 30,
+            retention: Retention { days: 30, kinds: BTreeMap::new() },
         }
     }
 

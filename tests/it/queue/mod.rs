@@ -6,6 +6,7 @@ mod claiming;
 mod enqueueing;
 mod family;
 mod fence;
+mod limits;
 mod model;
 mod pausing;
 mod turns;
@@ -19,6 +20,7 @@ use keywright_jobs::{
         Enqueued, Held, NewJob, Requester,
         claim::{self, Capability},
         enqueue as put_into, enqueue_all,
+        limits::Limits,
         outcome::{self, Outcome, Reason},
     },
     setup::{
@@ -73,6 +75,7 @@ fn worker(labels: &[&str]) -> Capability {
         payload_version: 1,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         lease: Duration::from_secs(60),
+        limits: Limits::default(),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::{
     Config,
+    parse::{
+        by_kind, http_url, label, limit, list, log_filter, log_format, master_key, number, parsed, shown_by_kind, to,
+    },
     values::{DatabaseUrl, LogFormat, MASK},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
-use tracing_subscriber::EnvFilter;
-use url::Url;
+use std::{path::PathBuf, time::Duration};
 
 /// Names the TOML file.
 pub(super) const CONFIG_FILE: &str = "KEYWRIGHT_CONFIG";
@@ -158,6 +158,24 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.worker_labels.join(",")),
     },
     Key {
+        name: "KEYWRIGHT_KIND_LIMITS",
+        meaning: "most jobs of a kind that all workers together run at once, e.g. `discovery.scope=8,discovery.scan=2`, each 1 to 100000; kinds that are not named have no limit; the same for every worker",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.limits.kinds, by_kind(text, 1..=100_000)?),
+        show: |c| shown_by_kind(&c.limits.kinds),
+    },
+    Key {
+        name: "KEYWRIGHT_SUBSCRIPTION_LIMIT",
+        meaning: "most jobs of each subscription that all workers together run at once, up to 100000; 0 = no limit; the same for every worker",
+        default: "0",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.limits.subscription, Some(number(text, 0..=100_000)?).filter(|most| *most > 0)),
+        show: |c| Some(c.limits.subscription.unwrap_or(0).to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_LEASE_SECONDS",
         meaning: "how long an attempt may go unrenewed before another worker takes the job, 1 to 3600 s; the same everywhere",
         default: "8",
@@ -181,8 +199,17 @@ pub const KEYS: &[Key] = &[
         default: "30",
         secret: false,
         used_by: UsedBy::Worker,
-        set: |c, text| to(&mut c.retention_jobs_days, number(text, 0..=36500)?),
-        show: |c| Some(c.retention_jobs_days.to_string()),
+        set: |c, text| to(&mut c.retention.days, number(text, 0..=36500)?),
+        show: |c| Some(c.retention.days.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_RETENTION_KIND_DAYS",
+        meaning: "days for kinds whose ended jobs are kept longer or shorter, e.g. `discovery.scan=90`, up to 36500; 0 = for ever; parts are kept as long as the job that they are parts of",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.retention.kinds, by_kind(text, 0..=36500)?),
+        show: |c| shown_by_kind(&c.retention.kinds),
     },
     Key {
         name: "KEYWRIGHT_RATE_LIMIT_PER_MINUTE",
@@ -288,70 +315,4 @@ pub fn markdown_table() -> String {
     let head = "| variable | in the file | meaning | default | used by |\n| --- | --- | --- | --- | --- |\n".to_owned();
     // The file cannot name itself.
     head + &KEYS.iter().map(row).collect::<String>().replace("| `config` |", "| – |")
-}
-
-fn to<T>(field: &mut T, value: T) -> Result<(), String> {
-    *field = value;
-    Ok(())
-}
-
-fn parsed<T: FromStr>(text: &str, what: &str, example: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("`{text}` is not {what}; write for example {example}"))
-}
-
-fn number<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
-    let wrong = || format!("`{text}` is not a whole number from {} to {}", range.start(), range.end());
-    text.parse().ok().filter(|n| range.contains(n)).ok_or_else(wrong)
-}
-
-fn limit(text: &str) -> Result<Option<u32>, String> {
-    number(text, 0..=1_000_000_000).map(|n| Some(n).filter(|n| *n > 0))
-}
-
-fn list<T>(text: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-    let items = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    items.map(item).collect()
-}
-
-fn label(text: &str) -> Result<String, String> {
-    let good = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{text}` is not a label: letters, digits, `-`, `_` and `.` only"))
-    }
-}
-
-/// Checks the key's form; the bytes themselves are decoded where they are used, to keep copies few.
-fn master_key(text: &str) -> Result<String, String> {
-    match STANDARD.decode(text).map(zeroize::Zeroizing::new) {
-        Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
-        _ => Err("is not 32 bytes in base64; make one with `openssl rand -base64 32`".to_owned()),
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(wrong) => {
-            Err(format!("`{text}` is not a log filter ({wrong}); write for example info,keywright_jobs=debug"))
-        }
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("`{text}` is neither text nor json")),
-    }
-}
-
-/// The text is not repeated: an address may carry a password, which is refused.
-fn http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match url {
-        Some(url) if url.username().is_empty() && url.password().is_none() => Ok(url),
-        _ => Err("is not an http:// or https:// address without user and password".to_owned()),
-    }
 }

@@ -4,7 +4,10 @@ use super::{Noop, Options, enqueue_one, postgres, quantile, table};
 use anyhow::{Result, ensure};
 use keywright_jobs::{
     job::Job,
-    queue::claim::{self, Capability},
+    queue::{
+        claim::{self, Capability},
+        limits::Limits,
+    },
     setup::{database::Database, ids},
 };
 use sea_orm::ConnectionTrait;
@@ -19,7 +22,7 @@ const CLAIMS: usize = 500;
 /// Measures with an empty table and with a million ended jobs, and prints a table.
 pub async fn run(_: &Options) -> Result<()> {
     let test = postgres().await?;
-    let db = &test.database;
+    let db = &test.database.along_indices().await?;
     let empty = claims(db).await?;
     db.reader().execute_unprepared(ENDED).await?;
     db.reader().execute_unprepared("VACUUM ANALYZE job").await?;
@@ -39,6 +42,7 @@ async fn claims(db: &Database) -> Result<f64> {
         payload_version: 1,
         labels: Vec::new(),
         lease: Duration::from_secs(3600),
+        limits: Limits::default(),
     };
     let mut figures = Vec::new();
     for number in 0..CLAIMS + 20 {

@@ -8,6 +8,7 @@ use keywright_jobs::{
     queue::{
         self, Held,
         claim::{self, Capability},
+        limits::Limits,
         outcome::{self, Outcome},
     },
     setup::{database::Database, ids},
@@ -27,7 +28,7 @@ const AS_BEFORE: f64 = 1.2;
 /// Measures before, during and after the snapshot, and prints a table.
 pub async fn run(options: &Options) -> Result<()> {
     let test = postgres().await?;
-    let db = &test.database;
+    let db = &test.database.along_indices().await?;
     claims(db, Duration::from_secs(5)).await?;
     let (before, _) = claims(db, WINDOW).await?;
     let outside = test.another().await;
@@ -69,6 +70,7 @@ async fn claims(db: &Database, span: Duration) -> Result<(f64, f64)> {
         payload_version: 1,
         labels: Vec::new(),
         lease: Duration::from_secs(3600),
+        limits: Limits::default(),
     };
     let mut ticks = tokio::time::interval(Duration::from_secs(1) * GROUP as u32 / RATE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
