@@ -82,7 +82,7 @@ impl Runner {
             limits: self.limits.clone(),
         };
         let claimer = Claimer {
-            database: self.database.clone(),
+            database: self.database.along_indices().await?,
             capability,
             renewer: Arc::clone(&renewer),
             wake,

@@ -120,7 +120,9 @@ pub(super) fn marks(values: &mut Vec<Value>, items: impl Iterator<Item = Value>)
 
 /// `due` locks candidates that no other claim has locked.
 fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
-    let Claimable { condition, values } = Claimable::by(can);
+    let Claimable { condition, mut values } = Claimable::by(can);
+    // a number in the text would make it a statement of its own, to be planned anew
+    let free = marks(&mut values, std::iter::once(i64::try_from(free).unwrap_or(i64::MAX).into()));
     let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     let due = format!(
         "SELECT id, lock_key, priority, turn, due_at, rescues FROM job \

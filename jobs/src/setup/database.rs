@@ -31,6 +31,9 @@ const ASK_AFTER: Duration = Duration::from_millis(250);
 /// A transaction that does nothing for this long belongs to a frozen or cut-off process: PostgreSQL ends it, so that the rows it
 /// has locked can be taken over.
 const IDLE_IN_TRANSACTION: &str = "SET idle_in_transaction_session_timeout = '5s'";
+/// The same, and: rows are found along indices and in their order.
+const ALONG_INDICES: &str = "SET idle_in_transaction_session_timeout = '5s'; SET enable_seqscan = off; \
+    SET enable_bitmapscan = off; SET enable_sort = off; SET jit = off";
 /// The advisory lock that makes concurrent migrations take turns on PostgreSQL.
 const MIGRATION_LOCK: i64 = 0x6b65_7977_7269_6768;
 
@@ -73,7 +76,7 @@ impl Database {
         if sqlite {
             make_folder(url)?;
         }
-        let connection = sea_orm::Database::connect(options(url, pool)).await?;
+        let connection = sea_orm::Database::connect(options(url, pool, IDLE_IN_TRANSACTION)).await?;
         let committed = Arc::new(Notify::new());
         let turns = sqlite.then(|| Turns::new(Arc::clone(&committed)));
         Ok(Self { connection, url: url.into(), turns, urgent: false, committed })
@@ -98,8 +101,22 @@ impl Database {
     /// in the same queue, at its head: the file's own lock is not fair, and a writer that only knocks now and then might not get
     /// in for seconds.
     pub async fn another(&self, pool: u32) -> Result<Self, OpenError> {
-        let connection = sea_orm::Database::connect(options(&self.url, pool)).await?;
+        let connection = sea_orm::Database::connect(options(&self.url, pool, IDLE_IN_TRANSACTION)).await?;
         Ok(Self { connection, urgent: true, ..self.clone() })
+    }
+
+    /// A connection of its own, which finds rows along indices and in their order, whatever PostgreSQL's statistics say. Those of a
+    /// queue are often wrong: analysed when the line was empty, they promise so few rows that reading and sorting all of it seems
+    /// cheap.
+    ///
+    /// # Errors
+    /// When the connection cannot be made.
+    pub async fn along_indices(&self) -> Result<Self, OpenError> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(self.clone());
+        }
+        let connection = sea_orm::Database::connect(options(&self.url, 1, ALONG_INDICES)).await?;
+        Ok(Self { connection, ..self.clone() })
     }
 
     /// For reading. Writes go through [`Database::begin`].
@@ -277,13 +294,14 @@ fn is_transient_code(code: &str) -> bool {
     code.len() == 5 && code.starts_with("08") || CODES.contains(&code)
 }
 
-fn options(url: &str, pool: u32) -> ConnectOptions {
+/// `settings`: what each new connection to PostgreSQL is told first.
+fn options(url: &str, pool: u32, settings: &'static str) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.max_connections(pool).acquire_timeout(ACQUIRE).connect_timeout(ACQUIRE).sqlx_logging(false);
     options.test_before_acquire_if_idle_for(ASK_AFTER);
-    options.map_sqlx_postgres_pool_opts(|pool| {
-        pool.after_connect(|connection, _| {
-            Box::pin(async move { sqlx::Executor::execute(connection, IDLE_IN_TRANSACTION).await.map(|_| ()) })
+    options.map_sqlx_postgres_pool_opts(move |pool| {
+        pool.after_connect(move |connection, _| {
+            Box::pin(async move { sqlx::Executor::execute(connection, settings).await.map(|_| ()) })
         })
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {

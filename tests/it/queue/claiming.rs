@@ -3,6 +3,7 @@
 use super::*;
 use keywright_entities::types::WaitingFor;
 use keywright_tests::{database::TestDatabase, on_both_databases};
+use sea_orm::{DbBackend, Statement};
 use std::collections::BTreeMap;
 
 on_both_databases!(
@@ -13,6 +14,7 @@ on_both_databases!(
     claimers_at_once_share_jobs_and_never_a_lock,
     a_bound_job_waits_for_a_worker_with_its_label,
     a_payload_of_a_newer_program_is_left_alone,
+    a_claim_reads_what_it_takes_however_long_the_line_is,
 );
 
 async fn a_claim_begins_an_attempt(test: TestDatabase) {
@@ -135,4 +137,32 @@ async fn a_payload_of_a_newer_program_is_left_alone(test: TestDatabase) {
     assert_eq!(read(db, newer.id).await, newer, "untouched");
     let can = Capability { payload_version: 2, ..worker(&[]) };
     assert_eq!(claim::claim(db, &can, 10).await.unwrap()[0].id, newer.id);
+}
+
+/// Without statistics, or with old ones, PostgreSQL believes that so few jobs may be claimed that it can read and sort all of them.
+async fn a_claim_reads_what_it_takes_however_long_the_line_is(test: TestDatabase) {
+    let db = &test.database.along_indices().await.unwrap();
+    if db.backend() != DbBackend::Postgres {
+        return;
+    }
+    let write = db.begin().await.unwrap();
+    let jobs: Vec<NewJob> = (0..3_000).map(|_| probe()).collect();
+    enqueue_all(&*write, &jobs).await.unwrap();
+    write.commit().await.unwrap();
+    let read = async || {
+        db.reader().execute_unprepared("SELECT pg_stat_force_next_flush()").await.unwrap();
+        let text = "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job') \
+            + (SELECT SUM(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'job')::bigint AS entries";
+        let row = db.reader().query_one_raw(Statement::from_string(db.backend(), text)).await.unwrap().unwrap();
+        row.try_get::<i64>("", "entries").unwrap()
+    };
+    for _ in 0..8 {
+        assert_eq!(take(db, 1).await.len(), 1);
+    }
+    let before = read().await;
+    for _ in 0..8 {
+        assert_eq!(take(db, 1).await.len(), 1);
+    }
+    let entries = read().await - before;
+    assert!((1..1_000).contains(&entries), "{entries} rows or entries were read for eight jobs");
 }
