@@ -14,6 +14,7 @@ mod m20261124_000007_retention;
 mod m20261124_000009_observe;
 mod m20261124_000010_limits;
 mod m20261124_000013_idempotency;
+mod m20261124_000016_line_head;
 
 pub struct Migrator;
 
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000009_observe::Migration),
             Box::new(m20261124_000010_limits::Migration),
             Box::new(m20261124_000013_idempotency::Migration),
+            Box::new(m20261124_000016_line_head::Migration),
         ]
     }
 }

@@ -55,6 +55,7 @@ fn capability() -> Capability {
         labels: Vec::new(),
         lease: Duration::from_secs(60),
         limits: Limits::default(),
+        progress: Arc::default(),
     }
 }
 

@@ -80,6 +80,7 @@ impl Runner {
             labels: self.labels.clone(),
             lease: self.lease,
             limits: self.limits.clone(),
+            progress: Arc::default(),
         };
         let claimer = Claimer {
             database: self.database.along_indices().await?,

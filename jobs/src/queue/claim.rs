@@ -1,8 +1,9 @@
 //! Taking due jobs, and taking back those whose worker is gone.
 
 use super::{
+    enqueue::PRIORITIES,
     limits::{self, Limits},
-    line::{self, Back, IN_LINE, ORDER},
+    line::{self, Back, ORDER, Progress},
     outcome, row, rows,
 };
 use crate::{
@@ -11,7 +12,11 @@ use crate::{
 };
 use keywright_entities::{clock, job, types::JobState};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqlErr, Value};
-use std::{cmp::Reverse, time::Duration};
+use std::{
+    cmp::Reverse,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// A job whose worker was lost this often, while the database was answering, is not tried again: it may be what kills them.
@@ -24,6 +29,9 @@ const RESCUE_BATCH: u64 = 50;
 /// How often one claim looks past those that step aside.
 const LOOKS: usize = 8;
 
+/// Places to begin a look at the line from, by priority.
+pub(super) type Since = [i64; PRIORITIES.len()];
+
 /// What a worker can run.
 #[derive(Clone, Debug)]
 pub struct Capability {
@@ -35,6 +43,8 @@ pub struct Capability {
     pub lease: Duration,
     /// Every worker should have the same: of several, that of the one that claims holds.
     pub limits: Limits,
+    /// What it sees of the line. Not shared between workers.
+    pub progress: Arc<Progress>,
 }
 
 /// Claims at most `free` jobs that stand in line, most urgent first. Claiming raises the epoch and begins a lease.
@@ -57,7 +67,17 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
             return Ok(Vec::new());
         }
         let write = db.begin().await?;
-        let taken = if limited { limits::claim(&write, can, free).await } else { unlimited(&write, can, free).await };
+        // SQLite keeps nothing that has left the line
+        let since = can.progress.since().filter(|_| db.backend() == DbBackend::Postgres);
+        let looked = Instant::now();
+        let taken = if limited {
+            limits::claim(&write, can, free, since).await
+        } else {
+            unlimited(&write, can, free, since).await
+        };
+        if since.is_none() {
+            can.progress.looked(looked.elapsed());
+        }
         let (mut claimed, stepped_aside) = match taken {
             // another worker took a job with the same lock at the same moment; the next poll sees its lease
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => (Vec::new(), false),
@@ -70,7 +90,10 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
         // an UPDATE returns its rows in no order
         claimed.sort_by_key(|job| (Reverse(job.priority), job.turn, job.run_at, job.id));
         kinds::started(&*write, &claimed).await?;
+        let served = can.progress.to_tell(claimed.iter().filter_map(|job| Some((job.priority, job.turn?))));
+        line::tell(&*write, &served).await?;
         write.commit().await?;
+        can.progress.told(served);
         if !claimed.is_empty() {
             return Ok(claimed);
         }
@@ -79,8 +102,13 @@ async fn from_line(db: &Database, can: &Capability, free: usize) -> Result<Vec<j
     Ok(Vec::new())
 }
 
-async fn unlimited(write: &Write, can: &Capability, free: usize) -> Result<(Vec<job::Model>, bool), DbErr> {
-    let (text, values) = claim_sql(write.get_database_backend(), can, free);
+async fn unlimited(
+    write: &Write,
+    can: &Capability,
+    free: usize,
+    since: Option<Since>,
+) -> Result<(Vec<job::Model>, bool), DbErr> {
+    let (text, values) = claim_sql(write.get_database_backend(), can, free, since);
     rows(&**write, clock::statement(write.get_database_backend(), &text, values)).await.map(|claimed| (claimed, false))
 }
 
@@ -107,6 +135,14 @@ impl Claimable {
         );
         Self { condition, values }
     }
+
+    /// SQL for the first of them that stand in line.
+    pub(super) fn first(&mut self, backend: DbBackend, columns: &str, free: usize, since: Option<Since>) -> String {
+        // numbers in the text would make it a statement of its own, to be planned anew
+        let most = marks(&mut self.values, std::iter::once(i64::try_from(free).unwrap_or(i64::MAX).into()));
+        let since = since.map(|since| since.map(|place| marks(&mut self.values, std::iter::once(place.into()))));
+        line::first(backend, columns, &self.condition, &most, since)
+    }
 }
 
 /// SQL for a list of these further values.
@@ -119,16 +155,10 @@ pub(super) fn marks(values: &mut Vec<Value>, items: impl Iterator<Item = Value>)
 }
 
 /// `due` locks candidates that no other claim has locked.
-fn claim_sql(backend: DbBackend, can: &Capability, free: usize) -> (String, Vec<Value>) {
-    let Claimable { condition, mut values } = Claimable::by(can);
-    // a number in the text would make it a statement of its own, to be planned anew
-    let free = marks(&mut values, std::iter::once(i64::try_from(free).unwrap_or(i64::MAX).into()));
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let due = format!(
-        "SELECT id, lock_key, priority, turn, due_at, rescues FROM job \
-         WHERE {IN_LINE} AND {condition} ORDER BY {ORDER} LIMIT {free} {skip}"
-    );
-    (begin_sql(backend, can, &due), values)
+fn claim_sql(backend: DbBackend, can: &Capability, free: usize, since: Option<Since>) -> (String, Vec<Value>) {
+    let mut claimable = Claimable::by(can);
+    let due = claimable.first(backend, "id, lock_key, priority, turn, due_at, rescues", free, since);
+    (begin_sql(backend, can, &due), claimable.values)
 }
 
 /// SQL that begins an attempt at those of these candidates that may run together: of one lock key, and of those on their last

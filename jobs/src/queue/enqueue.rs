@@ -19,6 +19,9 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
+/// Most urgent first: high, normal, low.
+pub const PRIORITIES: [i32; 3] = [1, 0, -1];
+
 /// Who asked for a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
@@ -94,7 +97,7 @@ impl NewJob {
         self
     }
 
-    /// -1 low, 0 normal, 1 high: all that is due of a higher one is claimed before any of a lower one.
+    /// One of [`PRIORITIES`]: all that is due of a higher one is claimed before any of a lower one.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self

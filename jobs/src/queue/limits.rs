@@ -9,7 +9,7 @@
 //! Without limits nothing of this is asked, but for a look once a second whether somebody stands aside.
 
 use super::{
-    claim::{Capability, Claimable, begin_sql, marks},
+    claim::{Capability, Claimable, Since, begin_sql, marks},
     line::{self, IN_LINE, ORDER, READY, READY_WAITS},
     rows,
 };
@@ -196,7 +196,12 @@ impl Choice {
 
 /// Claims at most `free` of those in line and aside, as the limits allow, and lets the others of what is full step aside. Tells
 /// what was claimed, and whether anybody stepped aside: then there may be more behind them.
-pub(super) async fn claim(write: &Write, can: &Capability, free: usize) -> Result<(Vec<job::Model>, bool), DbErr> {
+pub(super) async fn claim(
+    write: &Write,
+    can: &Capability,
+    free: usize,
+    since: Option<Since>,
+) -> Result<(Vec<job::Model>, bool), DbErr> {
     let (db, backend, limits) = (&**write, write.get_database_backend(), &can.limits);
     let groups = groups(db).await?;
     let mut room = None;
@@ -211,7 +216,7 @@ pub(super) async fn claim(write: &Write, can: &Capability, free: usize) -> Resul
             .collect(),
         None => Vec::new(),
     };
-    let candidates = candidates(db, can, free, open).await?;
+    let candidates = candidates(db, can, free, since, open).await?;
     let mut room = match room {
         Some(room) => room,
         None if candidates.iter().any(|one| limits.apply_to(&one.kind, one.subscription_id)) => {
@@ -259,14 +264,15 @@ async fn candidates(
     db: &impl ConnectionTrait,
     can: &Capability,
     free: usize,
+    since: Option<Since>,
     open: Vec<Json>,
 ) -> Result<Vec<Candidate>, DbErr> {
     let backend = db.get_database_backend();
-    let Claimable { condition, mut values } = Claimable::by(can);
+    let mut claimable = Claimable::by(can);
     let columns = "id, kind, subscription_id, priority, turn, due_at, over_limit";
     let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let in_line =
-        format!("SELECT {columns} FROM job WHERE {IN_LINE} AND {condition} ORDER BY {ORDER} LIMIT {free} {skip}");
+    let in_line = claimable.first(backend, columns, free, since);
+    let Claimable { condition, mut values } = claimable;
     let mut text = format!("SELECT * FROM ({in_line}) AS line");
     if !open.is_empty() {
         values.push(Json::Array(open).into());

@@ -1,16 +1,20 @@
 //! The line of jobs that may be claimed now, and how jobs come into it.
 //!
 //! Within a priority, subscriptions take turns however many jobs each has: a job's place is one after the last of its
-//! subscription that stands in line, but not before the place that is being served (start-time fair queueing; Goyal, Vin and
-//! Cheng, "Start-time Fair Queueing", 1996). So a claim is one walk along an index. A job that is due later stands beside the line
+//! subscription that stands in line, but not before what was served (start-time fair queueing; Goyal, Vin and Cheng, "Start-time
+//! Fair Queueing", 1996), as claimers tell it in `line_head`. So a claim is one walk along an index. A job that is due later stands beside the line
 //! and gets its place when it is due. A job whose kind or subscription runs as many as it may stands aside and keeps its place:
 //! see [`super::limits`].
 
-use super::{lease::Held, row};
+mod progress;
+
+pub use progress::Progress;
+
+use super::{enqueue::PRIORITIES, lease::Held, row};
 use crate::setup::database::Database;
 use keywright_entities::clock;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How many jobs one transaction lets into the line.
 const BATCH: u64 = 500;
@@ -25,21 +29,63 @@ const BESIDE: &str = "due_at IS NOT NULL AND turn IS NULL";
 /// SQL for the place of a job of this priority and subscription, each a parameter or a column; `None`: of no subscription.
 pub(super) fn place(backend: DbBackend, priority: &str, subscription: Option<&str>) -> String {
     // the last of its subscription is found from that index's end: MAX would have PostgreSQL read all that have no subscription,
-    // whom it does not take for equal
+    // whom it does not take for equal. Nobody stands before what is served who counts, but entries of the index that PostgreSQL
+    // has not yet forgotten
     let same = subscription.map_or("IS NULL".to_owned(), |subscription| format!("= {subscription}"));
     let greatest = if backend == DbBackend::Sqlite { "MAX" } else { "GREATEST" };
+    let served = format!("(SELECT head.turn FROM line_head head WHERE head.priority = {priority})");
     format!(
-        "{greatest}(\
+        "{greatest}({served}, \
          COALESCE((SELECT o.turn + 1 FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
-           AND o.priority = {priority} AND o.subscription_id {same} \
-           ORDER BY o.subscription_id DESC, o.turn DESC LIMIT 1), 0), \
-         COALESCE((SELECT MAX(o.turn) FROM job o WHERE o.lease_until IS NOT NULL AND o.priority = {priority}), 0), \
-         COALESCE((SELECT MIN(head.turn) FROM (\
-           SELECT MIN(o.turn) AS turn FROM job o WHERE o.due_at IS NOT NULL AND o.turn IS NOT NULL \
-             AND o.over_limit IS NULL AND o.priority = {priority} \
-           UNION ALL SELECT MIN(o.turn) FROM job o WHERE o.over_limit IS NOT NULL AND o.priority = {priority}\
-         ) AS head), 0))"
+           AND o.priority = {priority} AND o.subscription_id {same} AND o.turn >= {served} \
+           ORDER BY o.subscription_id DESC, o.turn DESC LIMIT 1), 0))"
     )
+}
+
+/// SQL for the first of the line that meet a condition, locked on PostgreSQL against other claims. `most` and `since`, the places
+/// to begin at, are parameters; without `since` it is the whole line.
+pub(super) fn first(
+    backend: DbBackend,
+    columns: &str,
+    condition: &str,
+    most: &str,
+    since: Option<[String; PRIORITIES.len()]>,
+) -> String {
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    match since {
+        None => {
+            format!("SELECT {columns} FROM job WHERE {IN_LINE} AND {condition} ORDER BY {ORDER} LIMIT {most} {skip}")
+        }
+        // one walk for each priority, of which the later ones begin only when the earlier ones were not enough
+        Some(since) => {
+            let starts: Vec<String> = PRIORITIES
+                .iter()
+                .zip(since)
+                .map(|(priority, since)| format!("({priority}, CAST({since} AS bigint))"))
+                .collect();
+            format!(
+                "SELECT walk.* FROM (VALUES {}) AS start(priority, turn) CROSS JOIN LATERAL (\
+                   SELECT {columns} FROM job WHERE {IN_LINE} AND job.priority = start.priority AND job.turn >= start.turn \
+                     AND {condition} ORDER BY job.turn, due_at, id LIMIT {most} {skip}) AS walk LIMIT {most}",
+                starts.join(", ")
+            )
+        }
+    }
+}
+
+/// Tells those who ask for places how far the line was served. Nobody waits for another who is telling the same.
+pub(super) async fn tell(db: &impl ConnectionTrait, served: &BTreeMap<i32, i64>) -> Result<(), DbErr> {
+    let backend = db.get_database_backend();
+    let text = if backend == DbBackend::Postgres {
+        "UPDATE line_head SET turn = $2 WHERE priority IN (\
+           SELECT priority FROM line_head WHERE priority = $1 AND turn < $2 FOR UPDATE SKIP LOCKED)"
+    } else {
+        "UPDATE line_head SET turn = $2 WHERE priority = $1 AND turn < $2"
+    };
+    for (priority, place) in served {
+        db.execute_raw(clock::statement(backend, text, [(*priority).into(), (*place).into()])).await?;
+    }
+    Ok(())
 }
 
 /// Whether any job meets a condition.

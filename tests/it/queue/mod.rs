@@ -30,7 +30,7 @@ use keywright_jobs::{
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// A job that only these tests know; nobody ever runs it.
@@ -76,6 +76,7 @@ fn worker(labels: &[&str]) -> Capability {
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         lease: Duration::from_secs(60),
         limits: Limits::default(),
+        progress: Arc::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use keywright_entities::types::WaitingFor;
-use keywright_tests::{database::TestDatabase, on_both_databases};
+use keywright_tests::{app::eventually, database::TestDatabase, on_both_databases};
 
 on_both_databases!(
     a_crowd_does_not_hold_up_another_subscription,
@@ -11,6 +11,7 @@ on_both_databases!(
     those_that_become_due_together_take_turns_too,
     those_of_one_call_take_turns_too,
     a_job_for_later_is_left_alone_until_then,
+    one_claimer_walks_the_line_in_order_and_goes_back_for_what_was_given_back,
 );
 
 fn of(subscription: Uuid) -> NewJob {
@@ -131,4 +132,43 @@ async fn a_job_for_later_is_left_alone_until_then(test: TestDatabase) {
     let past = clock::now(db.reader()).await.unwrap() - chrono::Duration::hours(1);
     let job = put(db, probe().not_before(Some(past))).await;
     assert_eq!(take_one(db).await.id, job.id, "what was for earlier is for now");
+}
+
+/// Looks begin where the line was served, but for one at the whole of it now and then.
+async fn one_claimer_walks_the_line_in_order_and_goes_back_for_what_was_given_back(test: TestDatabase) {
+    let db = &test.database.along_indices().await.unwrap();
+    let can = worker(&[]);
+    let next = async || claim::claim(db, &can, 1).await.unwrap().pop();
+    let line: Vec<NewJob> =
+        (0..90).map(|number| probe().priority([0, 0, 0, 0, 1, 0, 0, 0, 0, -1][number % 10])).collect();
+    let write = db.begin().await.unwrap();
+    enqueue_all(&*write, &line).await.unwrap();
+    write.commit().await.unwrap();
+    let of = |priority: usize| line.iter().skip(priority).step_by(10).map(|job| job.id);
+    let (high, low): (Vec<Uuid>, Vec<Uuid>) = (of(4).collect(), of(9).collect());
+    let normal = line.iter().map(|job| job.id).filter(|id| !high.contains(id) && !low.contains(id));
+    let mut wanted: Vec<Uuid> = high.iter().copied().chain(normal).collect();
+    let mut first = None;
+    for (number, id) in wanted.iter().enumerate() {
+        if number == 60 {
+            let urgent = put(db, probe().priority(1)).await.id;
+            assert_eq!(next().await.unwrap().id, urgent, "whoever is urgent is found at once");
+        }
+        let job = next().await.unwrap();
+        assert_eq!(job.id, *id, "number {number}");
+        first.get_or_insert(job);
+    }
+    let first = first.unwrap();
+    assert!(finish(db, &held(&first), Outcome::GivenBack).await);
+    let new = put(db, probe()).await.id;
+    wanted = low.into_iter().chain([first.id, new]).collect();
+    let mut rest = Vec::new();
+    eventually("all of them are found", async || {
+        rest.extend(next().await.map(|job| job.id));
+        (rest.len() == wanted.len()).then_some(())
+    })
+    .await;
+    wanted.sort_unstable();
+    rest.sort_unstable();
+    assert_eq!(rest, wanted);
 }

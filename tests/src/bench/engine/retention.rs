@@ -11,7 +11,10 @@ use keywright_jobs::{
     setup::{database::Database, ids},
 };
 use sea_orm::ConnectionTrait;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const ENDED: &str = "INSERT INTO job (id, kind, payload, request, state, created_at, run_at, started_at, completed_at, epoch, \
     attempt, requested_by_type, trigger) SELECT gen_random_uuid(), 'bench.noop', '{}', '{}', 'succeeded', \
@@ -43,6 +46,7 @@ async fn claims(db: &Database) -> Result<f64> {
         labels: Vec::new(),
         lease: Duration::from_secs(3600),
         limits: Limits::default(),
+        progress: Arc::default(),
     };
     let mut figures = Vec::new();
     for number in 0..CLAIMS + 20 {

@@ -14,7 +14,10 @@ use keywright_jobs::{
     setup::{database::Database, ids},
 };
 use sea_orm::ConnectionTrait;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Jobs a second, in groups of [`GROUP`].
 const RATE: u32 = 300;
@@ -71,6 +74,7 @@ async fn claims(db: &Database, span: Duration) -> Result<(f64, f64)> {
         labels: Vec::new(),
         lease: Duration::from_secs(3600),
         limits: Limits::default(),
+        progress: Arc::default(),
     };
     let mut ticks = tokio::time::interval(Duration::from_secs(1) * GROUP as u32 / RATE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
