@@ -15,9 +15,11 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
 
+mod again;
 mod pooler;
 mod turns;
 
+pub use again::Written;
 pub use turns::Turn;
 use turns::{Shared, Turns};
 
