@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const UNTIL_CUT: Duration = Duration::from_secs(60);
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 /// How long after the cut an outcome may still take to be written: the process must end.
-const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
+pub const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
 
 /// What every attempt of a process shares.
 pub struct Attempts {
