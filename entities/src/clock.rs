@@ -45,6 +45,20 @@ pub fn sql_plus_column(backend: DbBackend, column: &str) -> String {
     }
 }
 
+/// SQL for an instant plus as many seconds, both SQL.
+pub fn sql_plus_seconds(backend: DbBackend, instant: &str, seconds: &str) -> String {
+    match backend {
+        DbBackend::Sqlite => sqlite(&format!("{instant}, ({seconds}) || ' seconds'")),
+        _ => format!("({instant} + {seconds} * interval '1 second')"),
+    }
+}
+
+/// SQL for the earlier of an instant and another one, which may be missing.
+pub fn sql_earlier(backend: DbBackend, instant: &str, other: &str) -> String {
+    let least = if backend == DbBackend::Sqlite { "MIN" } else { "LEAST" };
+    format!("COALESCE({least}({instant}, {other}), {instant})")
+}
+
 /// SQL for the instant in one column, later by as long as it is since the instant in the other.
 pub fn sql_plus_elapsed(backend: DbBackend, instant: &str, since: &str) -> String {
     let now = sql(backend, 0);

@@ -13,6 +13,7 @@ mod m20261124_000006_schedules;
 mod m20261124_000007_retention;
 mod m20261124_000009_observe;
 mod m20261124_000010_limits;
+mod m20261124_000010_planned;
 mod m20261124_000013_idempotency;
 mod m20261124_000016_line_head;
 
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000007_retention::Migration),
             Box::new(m20261124_000009_observe::Migration),
             Box::new(m20261124_000010_limits::Migration),
+            Box::new(m20261124_000010_planned::Migration),
             Box::new(m20261124_000013_idempotency::Migration),
             Box::new(m20261124_000016_line_head::Migration),
         ]

@@ -68,11 +68,11 @@ fn environment(url: &str) -> [(&str, &str); 3] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transaction_mode_is_refused_at_start() {
+async fn transaction_and_statement_mode_are_refused_at_start() {
     let Some(program) = program() else { return };
     let Some(test) = TestDatabase::postgres().await else { return };
-    for round_robin in [false, true] {
-        let pooler = pooler(&program, &test, "transaction", round_robin).await;
+    for (mode, round_robin) in [("transaction", false), ("transaction", true), ("statement", false)] {
+        let pooler = pooler(&program, &test, mode, round_robin).await;
         for binary in ["keywright-api", "keywright-worker"] {
             let mut process = Process::start(binary, &environment(&pooler.url));
             let status = process.ended(Duration::from_secs(60)).await;

@@ -11,7 +11,7 @@ use keywright_jobs::{
         Recorder, Renewer,
         backend::Claimed,
         chaos::{self, Promise},
-        outcome::{Outcome, Reason},
+        outcome::{Outcome, Reason, too_late},
     },
     setup::{clock::Clock, database::Database, ids, telemetry::traces::AttemptTrace},
 };
@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const UNTIL_CUT: Duration = Duration::from_secs(60);
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 /// How long after the cut an outcome may still take to be written: the process must end.
-const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
+pub const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
 
 /// What every attempt of a process shares.
 pub struct Attempts {
@@ -208,11 +208,7 @@ fn decide(context: &Context, result: Result<Done, JobError>) -> Option<Outcome> 
         Err(JobError::Stopped(Stopped::Canceled)) => Outcome::Ended { state: JobState::Canceled, reason: None },
         // one that is still paused rests
         Err(JobError::Stopped(Stopped::Paused | Stopped::Shutdown)) => Outcome::GivenBack,
-        Err(JobError::Stopped(Stopped::DeadlineExceeded)) => failed(Reason {
-            code: "deadline_exceeded".to_owned(),
-            detail: format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
-            permission: None,
-        }),
+        Err(JobError::Stopped(Stopped::DeadlineExceeded)) => failed(too_late(job)),
     })
 }
 

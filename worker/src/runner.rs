@@ -1,6 +1,6 @@
 //! Runs one worker process: apalis drives the attempts, our own backend, leases and outcomes surround them.
 
-use crate::attempt::Attempts;
+use crate::attempt::{Attempts, RECORD_AFTER_CUT};
 use apalis::prelude::{Data, WorkerBuilder};
 use keywright_entities::{clock, worker};
 use keywright_jobs::{
@@ -15,7 +15,7 @@ use keywright_jobs::{
     },
     retention::{self, Retention},
     schedules,
-    setup::{clock::Clock, database::Database, ids},
+    setup::{clock::Clock, config::LONGEST_GRACE, database::Database, ids},
 };
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
 use std::{
@@ -31,6 +31,12 @@ use uuid::Uuid;
 
 /// After the grace time, running jobs have this long to come to a place where they can stop.
 const UNTIL_CUT: Duration = Duration::from_secs(8);
+/// For the worker's own end, once its attempts are over.
+const UNTIL_CLOSED: Duration = Duration::from_secs(3);
+const _: () = assert!(
+    LONGEST_GRACE.as_secs() + UNTIL_CUT.as_secs() + RECORD_AFTER_CUT.as_secs() + UNTIL_CLOSED.as_secs() <= 30,
+    "whoever runs workers counts on 30 s"
+);
 /// Workers that were not seen for this long are forgotten.
 const FORGET_AFTER_SECONDS: i64 = 600;
 

@@ -14,7 +14,7 @@ use crate::{
     wire::{JobState, ProviderKind},
 };
 use input::{NewSubscription, SubscriptionPatch};
-use keywright_entities::{asset, clock, job, scope::Scope, subscription};
+use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription};
 use keywright_jobs::{
     audit::{Event, EventType},
     kinds::discovery::publish,
@@ -31,7 +31,7 @@ use poem_openapi::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
-    IntoActiveModel, PaginatorTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
+    IntoActiveModel, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -222,7 +222,7 @@ impl SubscriptionsApi {
             return Err(ApiError::precondition_required());
         }
         expect_version(if_match.0.as_deref(), row.version)?;
-        if has_open_jobs(&write, row.id).await? {
+        if job_subscription::is_under_way(&*write, row.id).await? {
             return Err(ApiError::conflict(
                 "Jobs of this subscription are under way. Cancel them or wait for their end.",
             ));
@@ -267,17 +267,6 @@ fn taken(error: DbErr, external_id: &str) -> ApiError {
         }
         _ => error.into(),
     }
-}
-
-/// A scan names its subscriptions in its payload until it has parts that name them in their rows.
-async fn has_open_jobs(db: &DatabaseTransaction, id: Uuid) -> Result<bool, DbErr> {
-    let open = job::Entity::find().filter(job::Column::CompletedAt.is_null());
-    if open.clone().filter(job::Column::SubscriptionId.eq(id)).count(db).await? > 0 {
-        return Ok(true);
-    }
-    let planning =
-        open.filter(job::Column::ParentId.is_null()).filter(job::Column::ChildrenTotal.eq(0)).all(db).await?;
-    Ok(planning.iter().any(|job| job.payload.to_string().contains(&id.to_string())))
 }
 
 /// A region that is no longer looked at makes its assets stale, not removed.

@@ -165,7 +165,9 @@ fn claim_sql(backend: DbBackend, can: &Capability, free: usize, since: Option<Si
 /// chance, only the first is taken. `$1` is the worker.
 pub(super) fn begin_sql(backend: DbBackend, can: &Capability, due: &str) -> String {
     let lease = clock::sql(backend, millis(can.lease));
-    let deadline = clock::sql_plus_column(backend, "timeout_seconds");
+    // parts have no more time than what they are parts of; a bound job's wait for its worker costs it none
+    let whole = "(SELECT whole.deadline_at FROM job whole WHERE whole.id = job.parent_id)";
+    let deadline = clock::sql_earlier(backend, &clock::sql_plus_column(backend, "timeout_seconds"), whole);
     // two claims at once that want the same locks would wait for each other on the unique index; so the second leaves them alone
     let free_lock = match backend {
         DbBackend::Postgres => " AND (lock_key IS NULL OR pg_try_advisory_xact_lock(hashtextextended(lock_key, 0)))",
@@ -179,7 +181,7 @@ pub(super) fn begin_sql(backend: DbBackend, can: &Capability, due: &str) -> Stri
            PARTITION BY lock_key, CASE WHEN lock_key IS NULL THEN id END ORDER BY {ORDER}) AS nth FROM due) \
          UPDATE job SET state = 'running', waiting_for = NULL, due_at = NULL, over_limit = NULL, epoch = epoch + 1, attempt = attempt + 1, \
            worker_id = $1, lease_until = {lease}, heartbeat_at = {{now}}, started_at = COALESCE(started_at, {{now}}), \
-           deadline_at = COALESCE(deadline_at, {deadline}), version = version + 1 \
+           deadline_at = CASE WHEN started_at IS NULL THEN {deadline} ELSE deadline_at END, version = version + 1 \
          WHERE id IN (SELECT id FROM pick WHERE nth = 1 \
            AND (rescues < {LAST_CHANCE} OR chance = 1){free_lock}) RETURNING *"
     )
@@ -233,22 +235,26 @@ pub async fn take_back(db: &impl ConnectionTrait, job: &job::Model) -> Result<()
 
 const LATE: &str = "due_at IS NOT NULL AND deadline_at IS NOT NULL AND deadline_at < {now}";
 
-/// Ends queued and waiting jobs whose deadline has passed.
+/// Of a parent whose deadline has passed, the parts that nobody holds: they may rest, or have more time by themselves.
+const LATE_PARTS: &str = "(due_at IS NOT NULL OR resume_at IS NOT NULL) AND parent_id IN (\
+    SELECT id FROM job WHERE completed_at IS NULL AND due_at IS NULL AND lease_until IS NULL AND children_open > 0 \
+      AND paused_at IS NULL AND deadline_at < {now})";
+
+/// Ends queued and waiting jobs whose deadline, or that of what they are parts of, has passed. A parent ends with its last part.
 pub async fn expire(db: &Database) -> Result<usize, DbErr> {
-    if !line::exists(db, LATE).await? {
+    Ok(expire_those(db, LATE).await? + expire_those(db, LATE_PARTS).await?)
+}
+
+async fn expire_those(db: &Database, which: &str) -> Result<usize, DbErr> {
+    if !line::exists(db, which).await? {
         return Ok(0);
     }
     let write = db.begin().await?;
     let skip = if db.backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let text = format!("SELECT * FROM job WHERE {LATE} LIMIT {RESCUE_BATCH} {skip}");
+    let text = format!("SELECT * FROM job WHERE {which} LIMIT {RESCUE_BATCH} {skip}");
     let late = rows(&*write, clock::statement(db.backend(), &text, [])).await?;
     for job in &late {
-        let reason = outcome::Reason {
-            code: "deadline_exceeded".to_owned(),
-            detail: format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
-            permission: None,
-        };
-        outcome::end_unheld(&*write, job, JobState::Failed, Some(reason)).await?;
+        outcome::end_unheld(&*write, job, JobState::Failed, Some(outcome::too_late(job))).await?;
     }
     if late.is_empty() {
         write.rollback().await?;

@@ -62,10 +62,11 @@ async fn cancel_children(db: &impl ConnectionTrait, parent: Uuid) -> Result<bool
     Ok(marked)
 }
 
-/// Tells the attempt that holds the job to stop; returns whether it had not been told before.
+/// Tells the attempt that holds the job to stop; returns whether it had not been told before. Whoever asks for the same from now on
+/// means a new job.
 async fn mark(db: &impl ConnectionTrait, job: Uuid) -> Result<bool, DbErr> {
-    const MARK: &str = "UPDATE job SET state = 'canceling', waiting_for = NULL, paused_at = NULL, version = version + 1 \
-        WHERE id = $1 AND completed_at IS NULL AND state <> 'canceling'";
+    const MARK: &str = "UPDATE job SET state = 'canceling', waiting_for = NULL, paused_at = NULL, unique_key = NULL, \
+        version = version + 1 WHERE id = $1 AND completed_at IS NULL AND state <> 'canceling'";
     db.execute_raw(clock::statement(db.get_database_backend(), MARK, [job.into()]))
         .await
         .map(|done| done.rows_affected() > 0)

@@ -222,13 +222,24 @@ const COLUMNS: [(&str, &str); 25] = [
 const UNLESS_OPEN: &str =
     "ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL DO NOTHING";
 
+/// SQL for the deadline of a job that has not begun. A part has no more time than what it is a part of; one that is bound to a
+/// worker that never comes must end as well.
+fn first_deadline(backend: DbBackend, [label, parent, run_at, timeout]: [&str; 4]) -> String {
+    let whole = format!("(SELECT whole.deadline_at FROM job whole WHERE whole.id = {parent})");
+    let bound = clock::sql_plus_seconds(backend, &format!("COALESCE({run_at}, {{now}})"), timeout);
+    let bound = clock::sql_earlier(backend, &bound, &whole);
+    format!("CASE WHEN {label} IS NULL THEN {whole} ELSE {bound} END")
+}
+
 fn insert_sql(backend: DbBackend, of_subscription: bool) -> String {
     let names = COLUMNS.map(|(name, _)| name).join(", ");
     let place = line::place(backend, "$6", of_subscription.then_some("$12"));
+    let deadline = first_deadline(backend, ["$11", "$13", "$25", "$8"]);
     format!(
-        "INSERT INTO job ({names}, created_at, due_at, turn) \
+        "INSERT INTO job ({names}, created_at, due_at, deadline_at, turn) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
-         COALESCE($25, {{now}}), {{now}}, COALESCE($25, {{now}}), CASE WHEN $25 > {{now}} THEN NULL ELSE {place} END) \
+         COALESCE($25, {{now}}), {{now}}, COALESCE($25, {{now}}), {deadline}, \
+         CASE WHEN $25 > {{now}} THEN NULL ELSE {place} END) \
          {UNLESS_OPEN} RETURNING *"
     )
 }

@@ -195,7 +195,7 @@ async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::Ne
     };
     enqueue::enqueue_all(db, children).await?;
     if children.is_empty() {
-        finish_parent(db, parent).await?;
+        finish_parent(db, parent, false).await?;
     } else if parent.paused_at.is_some() {
         control::pause_family(db, parent.id).await?;
     }
@@ -315,26 +315,44 @@ async fn children_ended(db: &impl ConnectionTrait, parent: Uuid, children: &[&jo
     db.execute_raw(clock::statement(backend, "UPDATE job SET counts = $2 WHERE id = $1", values)).await?;
     parent.counts = counts;
     if parent.children_open == 0 {
-        finish_parent(db, parent).await?;
+        let late =
+            parent.deadline_at.is_some_and(|deadline| children.iter().any(|child| child.completed_at > Some(deadline)));
+        finish_parent(db, parent, late).await?;
     }
     Ok(())
 }
 
-async fn finish_parent(db: &impl ConnectionTrait, parent: job::Model) -> Result<(), DbErr> {
-    let (state, reason) = parent_end(&parent);
+async fn finish_parent(db: &impl ConnectionTrait, parent: job::Model, late: bool) -> Result<(), DbErr> {
+    let (state, reason) = parent_end(&parent, late);
     let guard = "epoch = $2 AND lease_until IS NULL AND children_open = 0 AND completed_at IS NULL";
     // a parent may itself be somebody's child
     Box::pin(end_where(db, guard, [parent.id.into(), parent.epoch.into()], state, reason)).await.map(|_| ())
 }
 
-/// How a parent ends: all succeeded, none, or some; a cancel that reached a child makes it canceled.
-fn parent_end(parent: &job::Model) -> (JobState, Option<Reason>) {
+/// Why a job ends whose deadline has passed.
+pub fn too_late(job: &job::Model) -> Reason {
+    let detail = match (&job.worker_label, job.started_at) {
+        (Some(label), None) => {
+            format!("no worker with the label {label} took the job within {} seconds", job.timeout_seconds)
+        }
+        _ if job.parent_id.is_some() => "the deadline of the job or of what it is a part of has passed".to_owned(),
+        _ => format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
+    };
+    Reason { code: "deadline_exceeded".to_owned(), detail, permission: None }
+}
+
+/// How a parent ends: all succeeded, none, or some; a cancel that reached a child makes it canceled. `late`: its deadline has passed.
+fn parent_end(parent: &job::Model, late: bool) -> (JobState, Option<Reason>) {
     let total = parent.children_total;
     if parent.state == JobState::Canceling && parent.children_canceled > 0 {
         return (JobState::Canceled, None);
     }
     if parent.children_succeeded == total {
         return (JobState::Succeeded, None);
+    }
+    if late {
+        let state = if parent.children_succeeded > 0 { JobState::Partial } else { JobState::Failed };
+        return (state, Some(too_late(parent)));
     }
     if parent.children_succeeded > 0 {
         return (JobState::Partial, None);

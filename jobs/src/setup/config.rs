@@ -18,6 +18,9 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::
 use thiserror::Error;
 use url::Url;
 
+/// The longest grace time: with what follows it, a process ends within 30 s of SIGTERM.
+pub const LONGEST_GRACE: Duration = Duration::from_secs(15);
+
 /// The exit code of a process that was started with a wrong configuration.
 pub const EXIT_BAD_CONFIG: u8 = 2;
 

@@ -15,9 +15,11 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
 
+mod again;
 mod pooler;
 mod turns;
 
+pub use again::Written;
 pub use turns::Turn;
 use turns::{Shared, Turns};
 
@@ -59,7 +61,7 @@ pub enum OpenError {
     #[error("the database cannot be opened: {0}")]
     Database(#[from] DbErr),
     #[error(
-        "DATABASE_URL leads to a pooler that lends server processes to connections for one transaction at a time; \
+        "DATABASE_URL leads to a pooler that lends server processes to connections for one transaction or statement at a time; \
          notifications and the settings of a session are lost there. Set the pooler to session mode (pgbouncer: \
          pool_mode = session), or name the server itself"
     )]

@@ -151,6 +151,45 @@ async fn all_of_it_is_done_again(database: TestDatabase) {
     assert_eq!(versions.count(api.app.database().reader()).await.unwrap(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_that_gives_way_is_done_again() {
+    let Some(database) = TestDatabase::postgres().await else { return };
+    let other = database.another().await;
+    let api = Api::on(database).await;
+    api.app.cloud.put_secrets("one", &secrets_in("north"), 3);
+    api.subscribe("one").await;
+    let hold = api.app.cloud.hold(|call| call.lists("north"));
+    let _worker = api.app.worker(WorkerSettings::default()).await;
+    let id = api.operator().post(SCAN, json!({})).await.under_way().id();
+    api.app.cloud.reached(1, |call| call.lists("north")).await;
+    // whoever locks the parent first and then a part meets a cancel head on; it never gives way itself
+    let rude = other.begin().await.unwrap();
+    rude.execute_unprepared("SET LOCAL deadlock_timeout = '1h'").await.unwrap();
+    rude.execute_unprepared(&format!("SELECT 1 FROM job WHERE id = '{id}' FOR UPDATE")).await.unwrap();
+    let meet = async {
+        let waits = "SELECT 1 AS one FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() \
+            AND query LIKE 'UPDATE job SET state = ''canceling''%'";
+        let blocked = async || {
+            let row = other.reader().query_one_raw(clock::statement(other.backend(), waits, [])).await.unwrap();
+            row.map(|_| ())
+        };
+        keywright_tests::app::eventually("the cancel waits for the parent", blocked).await;
+        rude.execute_unprepared(&format!("SELECT 1 FROM job WHERE parent_id = '{id}' FOR UPDATE")).await.unwrap();
+        rude.rollback().await.unwrap();
+    };
+    let (canceled, ()) = tokio::join!(ask(&api, "operator", &id, "cancel"), meet);
+    assert_eq!(canceled.under_way()["state"], "canceling");
+    hold.release();
+    // the part may have been past its last call
+    api.ended(&id).await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let told = async || {
+        let row = other.reader().query_one_raw(clock::statement(other.backend(), deadlocks, [])).await.unwrap();
+        (row.unwrap().try_get::<i64>("", "deadlocks").unwrap() > 0).then_some(())
+    };
+    keywright_tests::app::eventually("there was a deadlock", told).await;
+}
+
 async fn what_cannot_be_done_again_is_refused(database: TestDatabase) {
     let api = Api::on(database).await;
     let subscription = api.subscribe("one").await;

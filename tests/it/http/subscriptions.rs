@@ -1,6 +1,6 @@
 //! Subscriptions: their life, and what becomes of what was found in them.
 
-use keywright_entities::{asset, asset_version, types::Change};
+use keywright_entities::{asset, asset_version, job, job_subscription, types::Change};
 use keywright_tests::{
     app::WorkerSettings,
     database::TestDatabase,
@@ -8,7 +8,9 @@ use keywright_tests::{
     on_both_databases,
 };
 use keywright_worker::providers::memory::secrets_in;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter,
+};
 use serde_json::json;
 
 on_both_databases!(
@@ -18,6 +20,7 @@ on_both_databases!(
     of_two_changes_at_once_none_is_lost,
     removing_one_removes_its_assets_and_its_identity_is_free_again,
     one_that_is_being_scanned_stays,
+    one_that_a_job_merely_mentions_can_go,
     a_region_taken_out_makes_its_assets_stale,
 );
 
@@ -205,9 +208,27 @@ async fn one_that_is_being_scanned_stays(database: TestDatabase) {
     admin.delete(&path).await.refused(409, "conflict");
     hold.release();
     assert_eq!(api.ended(&job.id()).await["state"], "succeeded");
+    let named = job_subscription::Entity::find().count(api.app.database().reader()).await.unwrap();
+    assert_eq!(named, 0, "what ended is about nothing any more");
     admin.delete(&path).await.ok(204);
     // what ended knows nothing of the deletion, and another scan has nothing to look at
     api.operator().post(SCAN, json!({})).await.refused(400, "no_subscription");
+}
+
+async fn one_that_a_job_merely_mentions_can_go(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let (mentioned, scanned) = (api.subscribe("one").await, api.subscribe("two").await);
+    let job = api.operator().post(SCAN, json!({"subscriptions": [scanned]})).await.under_way();
+    let db = api.app.database().reader();
+    let row = job::by_id(db, job.id().parse().unwrap()).await.unwrap().unwrap();
+    let mut payload = row.payload.clone();
+    payload["note"] = json!(format!("not {mentioned}"));
+    let mut row = row.into_active_model();
+    row.payload = Set(payload);
+    row.update(db).await.unwrap();
+    let admin = api.admin().with("If-Match", "*");
+    admin.delete(&format!("{PATH}/{scanned}")).await.refused(409, "conflict");
+    admin.delete(&format!("{PATH}/{mentioned}")).await.ok(204);
 }
 
 async fn a_region_taken_out_makes_its_assets_stale(database: TestDatabase) {

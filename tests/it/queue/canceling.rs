@@ -10,6 +10,7 @@ on_both_databases!(
     a_canceled_job_that_comes_to_its_own_end_keeps_it,
     a_canceled_job_whose_worker_is_lost_ends_canceled,
     an_ended_job_is_not_canceled,
+    asked_for_again_while_it_is_being_canceled_is_a_new_job,
     a_parent_takes_its_children_with_it,
     a_parent_whose_children_had_ended_keeps_what_they_found,
     a_cancel_meets_a_fan_out,
@@ -98,6 +99,26 @@ async fn an_ended_job_is_not_canceled(test: TestDatabase) {
         assert_eq!(cancel(db, id).await, Canceled::Done(ended.clone()));
         assert_eq!(read(db, id).await, ended);
     }
+}
+
+async fn asked_for_again_while_it_is_being_canceled_is_a_new_job(test: TestDatabase) {
+    let db = &test.database;
+    let unique = || probe().unique("the same".to_owned());
+    let again = async || {
+        let write = db.begin().await.unwrap();
+        let enqueued = put_into(&*write, &unique()).await.unwrap();
+        write.commit().await.unwrap();
+        enqueued
+    };
+    let first = put(db, unique()).await.id;
+    let running = take_one(db).await;
+    assert!(matches!(again().await, Enqueued::Open(job) if job.id == first));
+    accepted(db, first).await;
+    let Enqueued::New(second) = again().await else { panic!("it joined one that is being canceled") };
+    assert!(matches!(again().await, Enqueued::Open(job) if job.id == second.id), "of the new one there is one again");
+    assert!(finish(db, &held(&running), Outcome::GivenBack).await);
+    assert_eq!(read(db, first).await.state, JobState::Canceled);
+    assert_eq!(take_one(db).await.id, second.id);
 }
 
 async fn a_parent_takes_its_children_with_it(test: TestDatabase) {

@@ -3,6 +3,7 @@
 mod batches;
 mod canceling;
 mod claiming;
+mod deadlines;
 mod enqueueing;
 mod family;
 mod fence;

@@ -18,7 +18,7 @@ use keywright_jobs::{
         control::{self, Canceled, Steered},
         wait::Waiters,
     },
-    setup::database::{Database, Write},
+    setup::database::{Database, Written},
 };
 use poem_openapi::{
     Enum, Object, OpenApi,
@@ -26,6 +26,7 @@ use poem_openapi::{
     payload::Json,
     types::Example,
 };
+use sea_orm::{ConnectionTrait, DbErr};
 use uuid::Uuid;
 
 /// Canceling, pausing, resuming and retrying jobs.
@@ -63,14 +64,7 @@ impl JobControlApi {
     /// At once when it is queued, after the provider call that is under way otherwise. What was found is kept.
     #[oai(path = "/api/jobs/:id/cancel", method = "post", operation_id = "cancelJob")]
     async fn cancel(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
-        let id = self.controlled(&caller, id.0).await?.id;
-        let write = self.database.begin().await?;
-        match control::cancel(&*write, id).await? {
-            Canceled::NotFound => Err(ApiError::not_found("job")),
-            Canceled::Done(job) => self.unchanged(write, Err(done(&job))).await,
-            Canceled::Already(job) => self.unchanged(write, Ok(job)).await,
-            Canceled::Accepted(job) => self.written(write, &caller, EventType::JobCanceled, job).await,
-        }
+        self.steer(&caller, id.0, Wish::End).await
     }
 
     /// Pause a job
@@ -79,19 +73,13 @@ impl JobControlApi {
     /// it. The attempt is not counted, and the deadline moves by the time that it rested.
     #[oai(path = "/api/jobs/:id/pause", method = "post", operation_id = "pauseJob")]
     async fn pause(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
-        let id = self.controlled(&caller, id.0).await?.id;
-        let write = self.database.begin().await?;
-        let steered = control::pause(&*write, id).await?;
-        self.steered(write, &caller, EventType::JobPaused, steered).await
+        self.steer(&caller, id.0, Wish::Rest).await
     }
 
     /// Resume a paused job
     #[oai(path = "/api/jobs/:id/resume", method = "post", operation_id = "resumeJob")]
     async fn resume(&self, caller: Caller<perm::JobsRead>, id: Path<Uuid>) -> Result<UnderWay<JobView>, ApiError> {
-        let id = self.controlled(&caller, id.0).await?.id;
-        let write = self.database.begin().await?;
-        let steered = control::resume(&*write, id).await?;
-        self.steered(write, &caller, EventType::JobResumed, steered).await
+        self.steer(&caller, id.0, Wish::GoOn).await
     }
 
     /// Do an ended job again, or what of it failed
@@ -135,47 +123,66 @@ impl JobControlApi {
         Ok(job)
     }
 
-    async fn steered(
+    async fn steer(
         &self,
-        write: Write,
         caller: &Caller<perm::JobsRead>,
-        event: EventType,
-        steered: Steered,
+        id: Uuid,
+        wish: Wish,
     ) -> Result<UnderWay<JobView>, ApiError> {
-        match steered {
+        let id = self.controlled(caller, id).await?.id;
+        let event = Event::new(wish.event(), caller.actor(), "job").subject(id).job(id).request(context::request_id());
+        let came_of_it = self.database.write(|write| {
+            let event = event.clone();
+            Box::pin(async move {
+                let steered = wish.of(&**write, id).await?;
+                if !matches!(steered, Steered::Accepted(_)) {
+                    return Ok(Written::Nothing(steered));
+                }
+                event.write(&**write).await?;
+                Ok(Written::Kept(steered))
+            })
+        });
+        match came_of_it.await? {
             Steered::NotFound => Err(ApiError::not_found("job")),
-            Steered::Done(job) => self.unchanged(write, Err(done(&job))).await,
-            Steered::Already(job) => self.unchanged(write, Ok(job)).await,
-            Steered::Accepted(job) => self.written(write, caller, event, job).await,
+            Steered::Done(job) => Err(done(&job)),
+            Steered::Already(job) | Steered::Accepted(job) => self.under_way(job).await,
         }
-    }
-
-    async fn written(
-        &self,
-        write: Write,
-        caller: &Caller<perm::JobsRead>,
-        event: EventType,
-        job: job::Model,
-    ) -> Result<UnderWay<JobView>, ApiError> {
-        Event::new(event, caller.actor(), "job")
-            .subject(job.id)
-            .job(job.id)
-            .request(context::request_id())
-            .write(&*write)
-            .await?;
-        write.commit().await?;
-        self.under_way(job).await
-    }
-
-    /// What was read may be another's that is not committed yet: it is told only once it is.
-    async fn unchanged(&self, write: Write, told: Result<job::Model, ApiError>) -> Result<UnderWay<JobView>, ApiError> {
-        write.rollback().await?;
-        self.under_way(told?).await
     }
 
     async fn under_way(&self, job: job::Model) -> Result<UnderWay<JobView>, ApiError> {
         let at = location(job.id);
         Ok(UnderWay::job(at, JobView::read(self.database.reader(), job).await?))
+    }
+}
+
+/// What somebody wants of a job that is under way.
+#[derive(Clone, Copy)]
+enum Wish {
+    End,
+    Rest,
+    GoOn,
+}
+
+impl Wish {
+    fn event(self) -> EventType {
+        match self {
+            Self::End => EventType::JobCanceled,
+            Self::Rest => EventType::JobPaused,
+            Self::GoOn => EventType::JobResumed,
+        }
+    }
+
+    async fn of(self, db: &impl ConnectionTrait, job: Uuid) -> Result<Steered, DbErr> {
+        match self {
+            Self::End => control::cancel(db, job).await.map(|canceled| match canceled {
+                Canceled::NotFound => Steered::NotFound,
+                Canceled::Done(job) => Steered::Done(job),
+                Canceled::Accepted(job) => Steered::Accepted(job),
+                Canceled::Already(job) => Steered::Already(job),
+            }),
+            Self::Rest => control::pause(db, job).await,
+            Self::GoOn => control::resume(db, job).await,
+        }
     }
 }
 

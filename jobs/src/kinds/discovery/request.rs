@@ -9,14 +9,17 @@ use crate::{
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use keywright_entities::{
-    job, scan,
+    job, job_subscription, scan,
     scope::Scope,
     subscription,
     types::{ScanMode, Trigger},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, QueryFilter, QueryOrder};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -166,6 +169,9 @@ pub(super) async fn begin(
     }
     .insert(db)
     .await?;
+    let planned = payload.subscriptions.iter().collect::<BTreeSet<_>>().into_iter();
+    let planned = planned.map(|id| job_subscription::ActiveModel { job_id: Set(job.id), subscription_id: Set(*id) });
+    job_subscription::Entity::insert_many(planned).exec_without_returning(db).await?;
     let actor = Actor { actor_type: requester.actor, id: requester.id, name: requester.name };
     Event::new(EventType::ScanRequested, actor, "scan")
         .subject(job.id)

@@ -9,7 +9,7 @@ use crate::{
     queue::{NewJob, Requester, outcome::Reason},
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use keywright_entities::{asset, job, subscription, types::ScanMode};
+use keywright_entities::{asset, job, job_subscription, subscription, types::ScanMode};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -163,8 +163,9 @@ async fn mark_stale(context: &Context, subscription: Uuid, scopes: Vec<ScopeId>)
         .await
 }
 
-/// Tells the subscriptions how their last scan went.
+/// Tells the subscriptions how their last scan went, which is not about them any more.
 pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    job_subscription::Entity::delete_many().filter(job_subscription::Column::JobId.eq(job.id)).exec(db).await?;
     let Ok(scan) = serde_json::from_value::<Scan>(job.payload.clone()) else {
         return Ok(());
     };

@@ -1,6 +1,6 @@
 //! Many jobs at once, with one statement for hundreds of them.
 
-use super::{COLUMNS, Enqueued, NewJob, UNLESS_OPEN, enqueue};
+use super::{COLUMNS, Enqueued, NewJob, UNLESS_OPEN, enqueue, first_deadline};
 use crate::queue::line;
 use chrono::SecondsFormat;
 use keywright_entities::clock;
@@ -82,6 +82,10 @@ fn insert_sql(backend: DbBackend) -> String {
         line::place(backend, "flow.priority", Some("flow.subscription_id")),
         line::place(backend, "flow.priority", None),
     );
+    let deadline = first_deadline(
+        backend,
+        ["numbered.worker_label", "numbered.parent_id", "numbered.run_at", "numbered.timeout_seconds"],
+    );
     format!(
         "WITH new AS ({rows}), \
          placed AS (SELECT priority AS of_priority, subscription_id AS of_subscription, \
@@ -92,8 +96,9 @@ fn insert_sql(backend: DbBackend) -> String {
            FROM new LEFT JOIN placed ON placed.of_priority = new.priority \
              AND placed.of_subscription IS NOT DISTINCT FROM new.subscription_id \
              AND (new.run_at IS NULL OR new.run_at <= {{now}})) \
-         INSERT INTO job ({names}, created_at, due_at, turn) \
-         SELECT {values}, {{now}}, COALESCE(run_at, {{now}}), place + later FROM numbered WHERE TRUE {UNLESS_OPEN}",
+         INSERT INTO job ({names}, created_at, due_at, deadline_at, turn) \
+         SELECT {values}, {{now}}, COALESCE(run_at, {{now}}), {deadline}, place + later \
+         FROM numbered WHERE TRUE {UNLESS_OPEN}",
         // the document null is none of SQL's
         values = names.replace("run_at", "COALESCE(run_at, {now})").replace(" payload,", " COALESCE(payload, 'null'),"),
     )

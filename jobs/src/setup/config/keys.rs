@@ -1,7 +1,7 @@
 //! The one list of settings.
 
 use super::{
-    Config,
+    Config, LONGEST_GRACE,
     parse::{
         by_kind, http_url, label, limit, list, log_filter, log_format, master_key, number, parsed, shown_by_kind, to,
     },
@@ -186,11 +186,11 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "KEYWRIGHT_SHUTDOWN_GRACE_SECONDS",
-        meaning: "how long a stopping process waits for what is under way before it gives it back, 0 to 25 s",
+        meaning: "how long a stopping process waits for what is under way before it gives it back, 0 to 15 s: it ends within 30 s",
         default: "10",
         secret: false,
         used_by: UsedBy::Both,
-        set: |c, text| to(&mut c.shutdown_grace, Duration::from_secs(number(text, 0..=25)?)),
+        set: |c, text| to(&mut c.shutdown_grace, Duration::from_secs(number(text, 0..=LONGEST_GRACE.as_secs())?)),
         show: |c| Some(c.shutdown_grace.as_secs().to_string()),
     },
     Key {

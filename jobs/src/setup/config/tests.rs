@@ -126,7 +126,7 @@ fn each_bad_value_is_refused() {
         ("KEYWRIGHT_SUBSCRIPTION_LIMIT", "-1"),
         ("KEYWRIGHT_LEASE_SECONDS", "3601"),
         ("KEYWRIGHT_LEASE_SECONDS", "8s"),
-        ("KEYWRIGHT_SHUTDOWN_GRACE_SECONDS", "26"),
+        ("KEYWRIGHT_SHUTDOWN_GRACE_SECONDS", "16"),
         ("KEYWRIGHT_RETENTION_JOBS_DAYS", "36501"),
         ("KEYWRIGHT_RETENTION_KIND_DAYS", "discovery.scan=36501"),
         ("KEYWRIGHT_RETENTION_KIND_DAYS", "scan=1"),
