@@ -4,6 +4,7 @@ mod batches;
 mod canceling;
 mod claiming;
 mod enqueueing;
+mod events;
 mod family;
 mod fence;
 mod model;
