@@ -11,7 +11,15 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
-use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -100,6 +108,15 @@ impl Database {
     pub async fn another(&self, pool: u32) -> Result<Self, OpenError> {
         let connection = sea_orm::Database::connect(options(&self.url, pool)).await?;
         Ok(Self { connection, urgent: true, ..self.clone() })
+    }
+
+    /// The same, with all statements that this handle sends counted. For tests.
+    #[must_use]
+    pub fn counting(mut self, statements: Arc<AtomicU64>) -> Self {
+        self.connection.set_metric_callback(move |_| {
+            statements.fetch_add(1, Ordering::Relaxed);
+        });
+        self
     }
 
     /// For reading. Writes go through [`Database::begin`].

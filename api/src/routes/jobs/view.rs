@@ -255,6 +255,19 @@ fn scopes(job: &job::Model) -> Option<Scopes> {
     })
 }
 
+/// The scopes of a job of this kind, as an event has kept them.
+pub fn event_scopes(kind: &str, kept: Option<&Json>) -> Option<Scopes> {
+    let count = |name| kept.and_then(|kept| kept.get(name)?.as_i64()).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+    (kind == Scan::KIND).then(|| Scopes {
+        total: count("total"),
+        succeeded: count("succeeded"),
+        failed: count("failed"),
+        denied: count("denied"),
+        canceled: count("canceled"),
+        pending: count("pending"),
+    })
+}
+
 fn failure(job: &job::Model) -> Option<JobFailure> {
     let code = job.error_code.clone()?;
     Some(JobFailure {
