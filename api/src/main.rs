@@ -10,7 +10,7 @@ use keywright_api::{
         passwords::Passwords,
     },
     openapi,
-    routes::Api,
+    routes::{Api, jobs::events::Pace},
     server::Listening,
     service::{self, Parts},
 };
@@ -179,6 +179,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
         draining: stop.clone(),
+        pace: Pace::default(),
         check_answers: false,
     })?;
     let listening = Listening::bind(config.listen).await.with_context(|| format!("binding {}", config.listen))?;

@@ -2,14 +2,18 @@
 
 use crate::{
     app::{self, Draining},
-    auth::{Identity, IdentityGate},
+    auth::{Identity, IdentityGate, vigil::Vigil},
     idempotency, openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
-        jobs::{JobsApi, control::JobControlApi},
+        jobs::{
+            JobsApi,
+            control::JobControlApi,
+            events::{JobEventsApi, Pace},
+        },
         metrics::MetricsApi,
         queues::QueuesApi,
         schedules::SchedulesApi,
@@ -19,7 +23,7 @@ use crate::{
     },
 };
 use keywright_jobs::{
-    queue::{wait::Waiters, wake::Wake},
+    queue::{feed::Feed, wait::Waiters, wake::Wake},
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
 use poem::{Response, endpoint::BoxEndpoint};
@@ -38,6 +42,7 @@ pub struct Parts {
     pub listen: IpAddr,
     /// Cancelled when the process begins to stop: whoever waits is answered at once.
     pub draining: CancellationToken,
+    pub pace: Pace,
     /// In tests: answers that the document does not describe become failures.
     pub check_answers: bool,
 }
@@ -47,9 +52,11 @@ pub struct Parts {
 /// # Errors
 /// When no cursor key can be derived, or the document is not consistent.
 pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
-    let Parts { database, identity, sealing, clock, worker_silence, listen, draining, check_answers } = parts;
+    let Parts { database, identity, sealing, clock, worker_silence, listen, draining, pace, check_answers } = parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
+    let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
+    let vigil = Vigil::start(Arc::clone(&identity), pace.heartbeat, draining.clone());
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
@@ -62,6 +69,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
+        JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
         QueuesApi { database, worker_silence },
     );

@@ -1,7 +1,7 @@
 //! Tokens for programs. They act for their owner, with at most the owner's rights.
 
 use crate::{clock, types::Role, user_account};
-use sea_orm::{Condition, ExprTrait, PaginatorTrait, entity::prelude::*};
+use sea_orm::{Condition, DbBackend, ExprTrait, PaginatorTrait, entity::prelude::*};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "api_token")]
@@ -80,9 +80,27 @@ pub async fn revoke(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> 
 
 /// Whether the token of this id is still within its time, by the database's clock.
 pub async fn in_time(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
-    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
-    let in_time = Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.into_expr().gt(now));
-    Ok(Entity::find_by_id(id).filter(in_time).count(db).await? == 1)
+    Ok(Entity::find_by_id(id).filter(within_time(db.get_database_backend())).count(db).await? == 1)
+}
+
+fn within_time(backend: DbBackend) -> Condition {
+    let now = Expr::cust(clock::sql(backend, 0));
+    Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.into_expr().gt(now))
+}
+
+/// Those of these tokens that are valid and whose owner is not disabled, with the owner.
+pub async fn valid_with_owners(
+    db: &impl ConnectionTrait,
+    ids: &[Uuid],
+) -> Result<Vec<(Model, user_account::Model)>, DbErr> {
+    let rows = visible(Owner::Anyone)
+        .filter(Column::Id.is_in(ids.iter().copied()))
+        .filter(within_time(db.get_database_backend()))
+        .find_also_related(user_account::Entity)
+        .filter(user_account::Column::Disabled.eq(false))
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().filter_map(|(token, owner)| Some((token, owner?))).collect())
 }
 
 /// Notes that the token was used now.

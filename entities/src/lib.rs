@@ -7,6 +7,7 @@ pub mod audit_outbox;
 pub mod clock;
 pub mod idempotency;
 pub mod job;
+pub mod job_event;
 pub mod job_subscription;
 pub mod refresh_token;
 pub mod scan;

@@ -56,6 +56,20 @@ pub async fn live_with_user(
     Ok(row.and_then(|(session, user)| Some((session, user?))))
 }
 
+/// Those of these sessions that are live and whose user is not disabled, with the user.
+pub async fn live_with_users(
+    db: &impl ConnectionTrait,
+    ids: &[Uuid],
+) -> Result<Vec<(Model, user_account::Model)>, DbErr> {
+    let rows = live(db.get_database_backend())
+        .filter(Column::Id.is_in(ids.iter().copied()))
+        .find_also_related(user_account::Entity)
+        .filter(user_account::Column::Disabled.eq(false))
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().filter_map(|(session, user)| Some((session, user?))).collect())
+}
+
 /// Ends these sessions of a user that are not yet ended, by the database's clock; tells how many.
 pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, which: Which) -> Result<u64, DbErr> {
     let now = Expr::cust(clock::sql(db.get_database_backend(), 0));

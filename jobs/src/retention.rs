@@ -2,7 +2,10 @@
 
 use crate::{
     kinds,
-    queue::prune::{self, BATCH, PAUSE},
+    queue::{
+        events,
+        prune::{self, BATCH, PAUSE},
+    },
     setup::database::Database,
 };
 use keywright_entities::clock;
@@ -62,6 +65,7 @@ pub async fn forget(database: &Database, retention: &Retention) -> Result<u64, D
         let runs = "schedule_run WHERE fired_at < {cutoff} AND id NOT IN (SELECT last_run_id FROM schedule WHERE last_run_id IS NOT NULL)";
         rows += batches(database, "id", runs, i64::from(retention.days)).await?;
     }
+    rows += events::forget(database).await?;
     rows += batches(database, "hash", "refresh_token WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
     rows += batches(database, "id", "session WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
     Ok(rows)

@@ -11,6 +11,7 @@ mod m20261124_000003_identity;
 mod m20261124_000004_line;
 mod m20261124_000006_schedules;
 mod m20261124_000007_retention;
+mod m20261124_000008_job_events;
 mod m20261124_000009_observe;
 mod m20261124_000010_limits;
 mod m20261124_000010_planned;
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000004_line::Migration),
             Box::new(m20261124_000006_schedules::Migration),
             Box::new(m20261124_000007_retention::Migration),
+            Box::new(m20261124_000008_job_events::Migration),
             Box::new(m20261124_000009_observe::Migration),
             Box::new(m20261124_000010_limits::Migration),
             Box::new(m20261124_000010_planned::Migration),

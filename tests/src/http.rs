@@ -1,22 +1,23 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
 use crate::{
-    app::{TestApp, eventually},
+    app::{PATIENCE, TestApp, eventually},
     database::TestDatabase,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_api::{
     auth::{Identity, bootstrap},
+    routes::jobs::events::Pace,
     server::Listening,
     service::{self, Parts},
 };
 use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
-use reqwest::{Method, header::HeaderMap};
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::task::JoinHandle;
@@ -36,6 +37,8 @@ pub struct Api {
     shift: Arc<Mutex<TimeDelta>>,
     client: reqwest::Client,
     tokens: HashMap<&'static str, String>,
+    /// How many statements the facade has sent.
+    pub statements: Arc<AtomicU64>,
     server: Server,
 }
 
@@ -47,7 +50,7 @@ pub struct Server {
 }
 
 impl Server {
-    async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>) -> Self {
+    async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>, pace: Pace) -> Self {
         let stop = CancellationToken::new();
         let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
         let clock = shifted(shift);
@@ -61,12 +64,13 @@ impl Server {
             worker_silence: SILENCE,
             listen,
             draining: stop.clone(),
+            pace,
             check_answers: true,
         };
         let endpoint = service::build(parts).expect("the facade is consistent");
         let listening = Listening::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listening.address();
-        let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), Duration::ZERO));
+        let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), PATIENCE));
         Self { address, stop, serving }
     }
 }
@@ -85,18 +89,34 @@ impl Api {
 
     /// One that believes to listen here: what is open to its own machine depends on it.
     pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
+        Self::made(database, listen, Pace::default()).await
+    }
+
+    /// One whose streams have a pace of their own.
+    pub async fn paced(database: TestDatabase, pace: Pace) -> Self {
+        Self::made(database, LOOPBACK, pace).await
+    }
+
+    async fn made(database: TestDatabase, listen: IpAddr, pace: Pace) -> Self {
         let app = TestApp::on(database);
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
-        let server = Server::start(app.another().await, listen, &shift).await;
+        let statements = Arc::<AtomicU64>::default();
+        let database = app.another().await.counting(Arc::clone(&statements));
+        let server = Server::start(database, listen, &shift, pace).await;
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), server };
+        let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server };
         api.make_tokens().await;
         api
     }
 
     /// Another facade on the same database, as another process serves it. Clients turn to it with [`Client::at`].
     pub async fn neighbour(&self) -> Server {
-        Server::start(self.app.another().await, LOOPBACK, &self.shift).await
+        Server::start(self.app.another().await, LOOPBACK, &self.shift, Pace::default()).await
+    }
+
+    /// Begins to stop, as SIGTERM makes a process do.
+    pub fn stop(&self) {
+        self.server.stop.cancel();
     }
 
     async fn make_tokens(&mut self) {
@@ -259,19 +279,25 @@ impl Client<'_> {
         self.send(method, path, Some(("application/json", body.to_string().into_bytes()))).await
     }
 
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.api.client.request(method, format!("http://{}{path}", self.address));
+        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+    }
+
     /// Sends anything at all; `body` has its media type, which is not sent when empty.
     pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Answer {
         let what = format!("{method} {path}");
-        let mut request = self.api.client.request(method, format!("http://{}{path}", self.address));
-        for (name, value) in &self.headers {
-            request = request.header(*name, value);
-        }
+        let mut request = self.request(method, path);
         if let Some((media_type, body)) = body {
             request = if media_type.is_empty() { request } else { request.header("Content-Type", media_type) };
             request = request.body(body);
         }
         let response = request.send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if headers.get("content-type").is_some_and(|value| value == "text/event-stream") {
+            // a stream has no end; see `follow`
+            return Answer { what, status, headers, text: String::new() };
+        }
         let text = response.text().await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         Answer { what, status, headers, text }
     }

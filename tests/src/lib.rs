@@ -11,6 +11,7 @@ pub mod app;
 pub mod bench;
 pub mod collector;
 pub mod database;
+pub mod event_stream;
 pub mod faults;
 pub mod http;
 pub mod instance;

@@ -110,12 +110,12 @@ impl Principal {
         }
     }
 
-    fn of_session(session: &session::Model, user: user_account::Model) -> Self {
+    pub(super) fn of_session(session: &session::Model, user: user_account::Model) -> Self {
         let credential = Credential::Session { id: session.id, expires_at: session.expires_at };
         Self::new(user, credential)
     }
 
-    fn of_token(token: api_token::Model, user: user_account::Model) -> Self {
+    pub(super) fn of_token(token: api_token::Model, user: user_account::Model) -> Self {
         let (id, role, expires_at) = (token.id, token.role, token.expires_at);
         Self::new(user, Credential::ApiToken { id, name: token.name, role, expires_at })
     }

@@ -5,6 +5,7 @@
 //! * [`sessions`]: sign in, refresh, sign out, passwords.
 //! * [`api_tokens`]: tokens for programs.
 //! * [`access`], [`signing_keys`]: short-lived signed tokens and their keys; [`opaque`]: all other tokens.
+//! * [`vigil`]: looking again at those who stay long.
 //! * [`bootstrap`], [`operator`]: the first user, and what an operator does at the command line.
 
 pub mod access;
@@ -17,6 +18,7 @@ pub mod operator;
 pub mod passwords;
 pub mod sessions;
 pub mod signing_keys;
+pub mod vigil;
 
 pub use caller::{Caller, Credential, IdentityGate, Principal};
 pub use keywright_jobs::domain::permissions::{self, Permission, Required, perm};

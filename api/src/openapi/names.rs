@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{each_operation, members};
 
 /// Headers whose usual case is not a capital after each hyphen.
-const USUAL: [&str; 3] = ["ETag", "WWW-Authenticate", "X-RateLimit-Limit"];
+const USUAL: [&str; 4] = ["ETag", "Last-Event-ID", "WWW-Authenticate", "X-RateLimit-Limit"];
 
 pub(super) fn normalise(document: &mut Value) {
     each_operation(document, |_, _, operation| {
@@ -135,6 +135,7 @@ mod tests {
             ("RETRY-AFTER", "Retry-After"),
             ("WWW-AUTHENTICATE", "WWW-Authenticate"),
             ("X-REQUEST-ID", "X-Request-Id"),
+            ("LAST-EVENT-ID", "Last-Event-ID"),
             ("IF-NONE-MATCH", "If-None-Match"),
             ("X-RATELIMIT-RESET", "X-RateLimit-Reset"),
             ("KEYWRIGHT-DEDUPLICATED", "Keywright-Deduplicated"),

@@ -1,6 +1,7 @@
-//! Jobs: the one way that long work is done. Poll, wait, look into the scopes; `control` has what people ask of them.
+//! Jobs: the one way that long work is done. Poll, wait, look into the scopes; `control` has what people ask of them, `events` the streams.
 
 pub mod control;
+pub mod events;
 pub mod view;
 
 pub use view::{JobView, ScopeView};

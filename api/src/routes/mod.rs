@@ -39,6 +39,7 @@ pub type Api = (
     discovery::AssetsApi,
     jobs::JobsApi,
     jobs::control::JobControlApi,
+    jobs::events::JobEventsApi,
     schedules::SchedulesApi,
     queues::QueuesApi,
 );

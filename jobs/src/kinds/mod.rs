@@ -18,6 +18,7 @@ use keywright_entities::{
     types::{JobState, Outcome, Trigger},
 };
 use sea_orm::{ConnectionTrait, DbErr};
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
@@ -79,6 +80,14 @@ pub async fn start(
             detail: format!("This version starts no {other} for schedules."),
             job: None,
         }),
+    }
+}
+
+/// The subscriptions that a job looks at, where its row does not name the one; none when it is about none.
+pub fn subscriptions(kind: &str, payload: &Value) -> Vec<Uuid> {
+    match kind {
+        Scan::KIND => payload.get("subscriptions").and_then(|ids| Vec::deserialize(ids).ok()).unwrap_or_default(),
+        _ => Vec::new(),
     }
 }
 

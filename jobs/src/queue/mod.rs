@@ -11,6 +11,7 @@
 //! * `line`: the order in which jobs are claimed; [`limits`]: how many of a kind or a subscription may run
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
+//! * [`events`]: what happened to jobs, in order; [`feed`]: those who follow it
 //! * [`overview`]: how the queues stand
 //! * [`backend`]: the face that apalis sees; `places`: how many jobs a process holds
 //! * [`chaos`]: promises that a test build breaks on purpose
@@ -20,6 +21,8 @@ pub mod chaos;
 pub mod claim;
 pub mod control;
 pub mod enqueue;
+pub mod events;
+pub mod feed;
 pub mod lease;
 pub mod limits;
 mod line;

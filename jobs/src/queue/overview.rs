@@ -1,11 +1,16 @@
 //! How the queues stand: for people, and for the gauges of a scrape.
 
-use super::row_time;
+use super::{outcome::sum_counts, row_time};
 use crate::{kinds, setup::database::Database};
 use chrono::{DateTime, Utc};
-use keywright_entities::{clock, worker};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, Value};
-use std::{collections::BTreeMap, time::Duration};
+use keywright_entities::{clock, job, worker};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value};
+use serde_json::Value as Json;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+use uuid::Uuid;
 
 /// Over how long the rate is taken.
 const RATE: Duration = Duration::from_secs(60);
@@ -64,6 +69,30 @@ pub async fn rates(db: &Database) -> Result<BTreeMap<String, f64>, DbErr> {
         rates.insert((*kind).to_owned(), jobs as f64 / RATE.as_secs_f64());
     }
     Ok(rates)
+}
+
+/// By parent, what the open parts of these jobs have counted so far; what ended parts counted is in the parent's own row.
+pub async fn open_counts(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<HashMap<Uuid, Json>, DbErr> {
+    let parents: Vec<Uuid> = jobs.iter().filter(|job| job.children_open > 0).map(|job| job.id).collect();
+    let mut sums = HashMap::new();
+    if parents.is_empty() {
+        return Ok(sums);
+    }
+    let rows: Vec<(Option<Uuid>, Option<Json>)> = job::Entity::find()
+        .select_only()
+        .columns([job::Column::ParentId, job::Column::Counts])
+        .filter(job::Column::ParentId.is_in(parents))
+        .filter(job::Column::CompletedAt.is_null())
+        .filter(job::Column::Counts.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    for (parent, counts) in rows {
+        let Some(parent) = parent else { continue };
+        let sum = sum_counts(sums.remove(&parent), counts.as_ref());
+        sums.insert(parent, sum);
+    }
+    Ok(sums)
 }
 
 /// The workers that were seen within `silence`, by name.

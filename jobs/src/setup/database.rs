@@ -11,7 +11,15 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
-use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -119,6 +127,15 @@ impl Database {
         }
         let connection = sea_orm::Database::connect(options(&self.url, 1, ALONG_INDICES)).await?;
         Ok(Self { connection, ..self.clone() })
+    }
+
+    /// The same, with all statements that this handle sends counted. For tests.
+    #[must_use]
+    pub fn counting(mut self, statements: Arc<AtomicU64>) -> Self {
+        self.connection.set_metric_callback(move |_| {
+            statements.fetch_add(1, Ordering::Relaxed);
+        });
+        self
     }
 
     /// For reading. Writes go through [`Database::begin`].

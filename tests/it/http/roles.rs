@@ -82,6 +82,8 @@ fn table() -> Vec<Row> {
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("getQueues", get.clone(), "/api/queues", None, EVERYBODY, "jobs:read"),
+        Row("followJob", get.clone(), "/api/jobs/{id}/events", None, EVERYBODY, "jobs:read"),
+        Row("followJobs", get.clone(), "/api/events", None, EVERYBODY, "jobs:read"),
         Row("listJobScopes", get, "/api/jobs/{id}/scopes", None, EVERYBODY, "jobs:read"),
         // of somebody else's job more is asked: see the tests of jobs
         Row("cancelJob", post.clone(), "/api/jobs/{id}/cancel", None, EVERYBODY, "jobs:read"),

@@ -5,6 +5,7 @@ mod canceling;
 mod claiming;
 mod deadlines;
 mod enqueueing;
+mod events;
 mod family;
 mod fence;
 mod limits;

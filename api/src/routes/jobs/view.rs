@@ -6,9 +6,13 @@ use crate::{
     wire::{ActorType, JobState, Priority, Trigger, WaitingFor},
 };
 use keywright_entities::{job, types};
-use keywright_jobs::{job::Job, kinds::discovery::scan::Scan, queue::outcome::sum_counts};
+use keywright_jobs::{
+    job::Job,
+    kinds::discovery::scan::Scan,
+    queue::{outcome::sum_counts, overview},
+};
 use poem_openapi::{Object, types::Any};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::ConnectionTrait;
 use serde_json::Value as Json;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -168,26 +172,7 @@ pub type OpenCounts = HashMap<Uuid, Json>;
 
 /// The counts of the open parts of these jobs.
 pub async fn open_counts(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<OpenCounts, ApiError> {
-    let parents: Vec<Uuid> = jobs.iter().filter(|job| job.children_open > 0).map(|job| job.id).collect();
-    let mut sums = OpenCounts::new();
-    if parents.is_empty() {
-        return Ok(sums);
-    }
-    let rows: Vec<(Option<Uuid>, Option<Json>)> = job::Entity::find()
-        .select_only()
-        .columns([job::Column::ParentId, job::Column::Counts])
-        .filter(job::Column::ParentId.is_in(parents))
-        .filter(job::Column::CompletedAt.is_null())
-        .filter(job::Column::Counts.is_not_null())
-        .into_tuple()
-        .all(db)
-        .await?;
-    for (parent, counts) in rows {
-        let Some(parent) = parent else { continue };
-        let sum = sum_counts(sums.remove(&parent), counts.as_ref());
-        sums.insert(parent, sum);
-    }
-    Ok(sums)
+    Ok(overview::open_counts(db, jobs).await?)
 }
 
 /// What a job and its parts have counted so far.
@@ -267,6 +252,19 @@ fn scopes(job: &job::Model) -> Option<Scopes> {
         denied: job.children_denied,
         canceled: job.children_canceled,
         pending: job.children_open,
+    })
+}
+
+/// The scopes of a job of this kind, as an event has kept them.
+pub fn event_scopes(kind: &str, kept: Option<&Json>) -> Option<Scopes> {
+    let count = |name| kept.and_then(|kept| kept.get(name)?.as_i64()).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+    (kind == Scan::KIND).then(|| Scopes {
+        total: count("total"),
+        succeeded: count("succeeded"),
+        failed: count("failed"),
+        denied: count("denied"),
+        canceled: count("canceled"),
+        pending: count("pending"),
     })
 }
 
