@@ -20,7 +20,7 @@ struct Queue {
 const OURS: Queue = Queue {
     // by the indices of those that are queued and of those that run: counting them reads the table, many times a second
     left: "SELECT count(*) FROM (\
-        (SELECT 1 FROM job WHERE due_at IS NOT NULL AND turn IS NOT NULL LIMIT 1) \
+        (SELECT 1 FROM job WHERE due_at IS NOT NULL AND turn IS NOT NULL AND over_limit IS NULL LIMIT 1) \
         UNION ALL (SELECT 1 FROM job WHERE lease_until IS NOT NULL LIMIT 1)) AS open",
     put_off: "UPDATE job SET due_at = due_at + interval '1 hour', turn = NULL",
     // each at a place of its own, as one after the other would have got it

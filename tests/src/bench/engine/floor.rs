@@ -22,7 +22,7 @@ const BATCH: &str = "INSERT INTO job (id, kind, payload_version, payload, reques
 const BARE_TABLE: &str = "CREATE TABLE IF NOT EXISTS bench_bare (id uuid PRIMARY KEY, payload jsonb NOT NULL)";
 const CLAIM: &str = "UPDATE job SET state = 'running', due_at = NULL, epoch = epoch + 1, attempt = attempt + 1, \
     lease_until = statement_timestamp() + interval '8 seconds', version = version + 1 \
-    WHERE id IN (SELECT id FROM job WHERE due_at IS NOT NULL AND turn IS NOT NULL \
+    WHERE id IN (SELECT id FROM job WHERE due_at IS NOT NULL AND turn IS NOT NULL AND over_limit IS NULL \
     ORDER BY priority DESC, turn, due_at, id LIMIT 500 \
     FOR UPDATE SKIP LOCKED) RETURNING id";
 const COMPLETE: &str = "UPDATE job SET state = 'succeeded', lease_until = NULL, completed_at = statement_timestamp(), \
