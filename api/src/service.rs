@@ -16,6 +16,7 @@ use crate::{
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
+        users::UsersApi,
     },
 };
 use keywright_jobs::{
@@ -57,6 +58,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
+        UsersApi::new(Arc::clone(&identity)),
         SubscriptionsApi { database: database.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },

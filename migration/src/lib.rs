@@ -12,6 +12,7 @@ mod m20261124_000004_line;
 mod m20261124_000006_schedules;
 mod m20261124_000007_retention;
 mod m20261124_000009_observe;
+mod m20261124_000011_access;
 mod m20261124_000013_idempotency;
 
 pub struct Migrator;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000006_schedules::Migration),
             Box::new(m20261124_000007_retention::Migration),
             Box::new(m20261124_000009_observe::Migration),
+            Box::new(m20261124_000011_access::Migration),
             Box::new(m20261124_000013_idempotency::Migration),
         ]
     }

@@ -31,6 +31,7 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 use sea_orm::DbErr;
+use serde_json::Value;
 use std::{marker::PhantomData, ops::Deref, sync::Arc};
 use uuid::Uuid;
 
@@ -53,30 +54,50 @@ pub struct Principal {
     pub password_generated: bool,
     pub credential: Credential,
     visible: Scope,
+    /// What their user may see, whatever the credential.
+    user_sees: Scope,
 }
 
 /// By what somebody is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    Session { id: Uuid, expires_at: DateTime<Utc> },
-    ApiToken { id: Uuid, name: String, role: Role, expires_at: Option<DateTime<Utc>> },
+    Session {
+        id: Uuid,
+        expires_at: DateTime<Utc>,
+    },
+    ApiToken {
+        id: Uuid,
+        name: String,
+        role: Role,
+        /// Out of the role's; `None` = all of them.
+        permissions: Option<Vec<Permission>>,
+        expires_at: Option<DateTime<Utc>>,
+    },
 }
 
 impl Principal {
-    /// The roles that must all have a permission: the user's, and the token's own.
-    pub fn roles(&self) -> Vec<Role> {
-        match &self.credential {
-            Credential::Session { .. } => vec![self.role],
-            Credential::ApiToken { role, .. } => vec![self.role, *role],
-        }
-    }
-
+    /// Whether the user's role and the token's own role and permissions all have it.
     pub fn may(&self, permission: Permission) -> bool {
-        self.roles().into_iter().all(|role| permission.is_of(role))
+        permission.is_of(self.role)
+            && match &self.credential {
+                Credential::Session { .. } => true,
+                Credential::ApiToken { role, permissions, .. } => {
+                    permission.is_of(*role) && permissions.as_ref().is_none_or(|some| some.contains(&permission))
+                }
+            }
     }
 
-    /// For what a handler decides only after it has read the object.
+    /// Whether they have every permission of this role, or of these out of it: nobody hands out more than they have.
     ///
+    /// # Errors
+    /// 403 `permission_denied` that names the first one that they lack.
+    pub fn require_all_of(&self, role: Role, only: Option<&[Permission]>) -> Result<(), ApiError> {
+        let wanted = Permission::ALL.iter().copied().filter(|permission| permission.is_of(role));
+        wanted
+            .filter(|permission| only.is_none_or(|only| only.contains(permission)))
+            .try_for_each(|one| self.require(one))
+    }
+
     /// # Errors
     /// 403 `permission_denied`.
     pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
@@ -86,6 +107,11 @@ impl Principal {
     /// The subscriptions whose rows they may see.
     pub fn visible(&self) -> Scope {
         self.visible.clone()
+    }
+
+    /// Whether the credential is restricted more than its user.
+    pub fn sees_less_than_user(&self) -> bool {
+        self.visible != self.user_sees
     }
 
     /// As the audit log and jobs name them.
@@ -112,17 +138,20 @@ impl Principal {
 
     fn of_session(session: &session::Model, user: user_account::Model) -> Self {
         let credential = Credential::Session { id: session.id, expires_at: session.expires_at };
-        Self::new(user, credential)
+        Self::new(user, credential, Scope::All)
     }
 
     fn of_token(token: api_token::Model, user: user_account::Model) -> Self {
+        let (sees, permissions) = (token.visible(), token.permissions.as_ref().map(named));
         let (id, role, expires_at) = (token.id, token.role, token.expires_at);
-        Self::new(user, Credential::ApiToken { id, name: token.name, role, expires_at })
+        Self::new(user, Credential::ApiToken { id, name: token.name, role, permissions, expires_at }, sees)
     }
 
-    fn new(user: user_account::Model, credential: Credential) -> Self {
+    fn new(user: user_account::Model, credential: Credential, sees: Scope) -> Self {
+        let user_sees = user.visible();
         Self {
-            visible: user.visible(),
+            visible: user_sees.clone().and(sees),
+            user_sees,
             user_id: user.id,
             user_name: user.name,
             role: user.role,
@@ -130,6 +159,12 @@ impl Principal {
             credential,
         }
     }
+}
+
+/// The permissions that a token's column names. One that this version does not know gives nothing.
+fn named(names: &Value) -> Vec<Permission> {
+    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.filter_map(Permission::parse).collect()
 }
 
 /// A [`Principal`] that may do `P`.

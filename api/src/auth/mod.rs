@@ -4,6 +4,7 @@
 //! * [`permissions`]: the one table of roles and permissions, kept with the domain, since schedules ask it too.
 //! * [`sessions`]: sign in, refresh, sign out, passwords.
 //! * [`api_tokens`]: tokens for programs.
+//! * [`users`]: who there is.
 //! * [`access`], [`signing_keys`]: short-lived signed tokens and their keys; [`opaque`]: all other tokens.
 //! * [`bootstrap`], [`operator`]: the first user, and what an operator does at the command line.
 
@@ -17,6 +18,7 @@ pub mod operator;
 pub mod passwords;
 pub mod sessions;
 pub mod signing_keys;
+pub mod users;
 
 pub use caller::{Caller, Credential, IdentityGate, Principal};
 pub use keywright_jobs::domain::permissions::{self, Permission, Required, perm};

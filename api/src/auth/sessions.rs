@@ -64,7 +64,7 @@ pub async fn login(
 ) -> Result<SignedIn, ApiError> {
     let user = user_account::by_name(identity.db.reader(), name).await?;
     let stored = user.as_ref().filter(|user| !user.disabled).and_then(|user| user.password_hash.as_deref());
-    let passed = identity.passwords.verify(password, stored).await.map_err(ApiError::internal)?;
+    let passed = identity.passwords.verify(password, stored).await?;
     let Some(user) = user.as_ref().filter(|_| passed) else {
         return Err(refuse_login(identity, user.as_ref(), &client).await?);
     };
@@ -197,25 +197,28 @@ pub async fn logout(identity: &Identity, caller: &Principal) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Ends sessions of the caller: one, or all but the one that calls.
+/// Ends sessions of `user`: one, or all but the one that calls.
 ///
 /// # Errors
-/// 404 when the one is not among the caller's live sessions.
-pub async fn revoke(identity: &Identity, caller: &Principal, one: Option<Uuid>) -> Result<(), ApiError> {
+/// 404 when the one is not among the user's live sessions.
+pub async fn revoke(identity: &Identity, caller: &Principal, user: Uuid, one: Option<Uuid>) -> Result<(), ApiError> {
     let which = match (one, caller.session_id()) {
         (Some(id), _) => Which::One(id),
         (None, Some(own)) => Which::AllBut(own),
         (None, None) => Which::All,
     };
     let write = identity.db.begin().await?;
-    let ended = session::revoke(&*write, caller.user_id, which).await?;
+    let ended = session::revoke(&*write, user, which).await?;
     if ended == 0 && one.is_some() {
+        write.rollback().await?;
         return Err(ApiError::not_found("session"));
     }
-    let mut event = event(EventType::SessionRevoked, caller.actor(), "session").detail("ended", ended);
-    if let Some(id) = one {
-        event = event.subject(id);
-    }
+    let event = event(EventType::SessionRevoked, caller.actor(), "session").detail("ended", ended);
+    let event = event.detail("userId", user.to_string());
+    let event = match one {
+        Some(id) => event.subject(id),
+        None => event,
+    };
     event.write(&*write).await?;
     write.commit().await?;
     Ok(())
@@ -231,17 +234,20 @@ pub async fn change_password(
     current: SecretString,
     new: SecretString,
 ) -> Result<(), ApiError> {
-    check_new_password(&current, &new)?;
+    passwords::check(&new, &caller.user_name, "/newPassword")?;
+    if new.expose_secret() == current.expose_secret() {
+        return Err(ApiError::invalid("/newPassword", "unchanged", "Choose a password that is not the present one."));
+    }
     let gone = || ApiError::unauthorized(Code::TokenRevoked, "The user is gone.");
     let user = user_account::by_id(identity.db.reader(), caller.user_id).await?.ok_or_else(gone)?;
-    if !identity.passwords.verify(current, user.password_hash.as_deref()).await.map_err(ApiError::internal)? {
+    if !identity.passwords.verify(current, user.password_hash.as_deref()).await? {
         let write = identity.db.begin().await?;
         let event = event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id);
         event.outcome(Outcome::Denied).write(&*write).await?;
         write.commit().await?;
         return Err(ApiError::invalid("/currentPassword", "mismatch", "This is not the present password."));
     }
-    let hash = identity.passwords.hash(new).await.map_err(ApiError::internal)?;
+    let hash = identity.passwords.hash(new).await?;
     let write = identity.db.begin().await?;
     let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;
     if locked.password_hash != user.password_hash {
@@ -252,18 +258,6 @@ pub async fn change_password(
     session::revoke(&*write, user.id, which).await?;
     event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id).write(&*write).await?;
     write.commit().await?;
-    Ok(())
-}
-
-fn check_new_password(current: &SecretString, new: &SecretString) -> Result<(), ApiError> {
-    let length = new.expose_secret().chars().count();
-    if !(passwords::MIN_LENGTH..=passwords::MAX_LENGTH).contains(&length) {
-        let message = format!("Choose {} to {} characters.", passwords::MIN_LENGTH, passwords::MAX_LENGTH);
-        return Err(ApiError::invalid("/newPassword", "length", message));
-    }
-    if new.expose_secret() == current.expose_secret() {
-        return Err(ApiError::invalid("/newPassword", "unchanged", "Choose a password that is not the present one."));
-    }
     Ok(())
 }
 

@@ -163,6 +163,7 @@ impl Rig {
             password_generated: Set(false),
             role: Set(role),
             disabled: Set(false),
+            subscriptions: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
             version: Set(1),

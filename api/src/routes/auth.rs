@@ -6,7 +6,7 @@ use chrono::DateTime;
 use keywright_entities::session;
 use poem::Request;
 use poem::web::cookie::CookieJar;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Form, Json};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiRequest, Enum, Object, OpenApi};
@@ -19,7 +19,7 @@ use super::role::Role;
 use crate::answer::NoContent;
 use crate::auth::sessions::{self, Client, SignedIn};
 use crate::auth::signing_keys::Jwk;
-use crate::auth::{Caller, Credential, Identity, Permission, caller, cookies, perm};
+use crate::auth::{Caller, Credential, Identity, Permission, Principal, caller, cookies, perm};
 use crate::error::{ApiError, Code};
 use crate::page::{Key, ListParams, Page, SortKey, Sorting};
 use crate::timestamp::Timestamp;
@@ -157,11 +157,12 @@ impl Example for Me {
     }
 }
 
-/// A session of the caller.
+/// A session.
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct Session {
     id: Uuid,
+    user: Uuid,
     /// It is the one that asks.
     current: bool,
     created_at: Timestamp,
@@ -177,6 +178,7 @@ impl Session {
     fn of(row: session::Model, current: Option<Uuid>) -> Self {
         Self {
             id: row.id,
+            user: row.user_id,
             current: Some(row.id) == current,
             created_at: row.created_at.into(),
             last_used_at: row.last_used_at.into(),
@@ -218,6 +220,12 @@ impl AuthApi {
     #[must_use]
     pub fn new(identity: Arc<Identity>) -> Self {
         Self { identity }
+    }
+
+    async fn session_for(&self, caller: &Principal, id: Uuid) -> Result<session::Model, ApiError> {
+        let live = session::live_with_user(self.identity.db.reader(), id).await?;
+        let seen = live.filter(|(_, user)| user.id == caller.user_id || caller.may(Permission::UsersManage));
+        seen.map(|(row, _)| row).ok_or_else(|| ApiError::not_found("session"))
     }
 
     fn hand_out(&self, tokens: SignedIn, jar: &CookieJar) -> Json<Tokens> {
@@ -321,41 +329,52 @@ impl AuthApi {
         }))
     }
 
-    /// List my sessions
+    /// List sessions
     ///
-    /// Sort by `createdAt`.
+    /// The caller's own; an administrator may name another user. Sort by `createdAt`.
     #[oai(path = "/api/auth/sessions", method = "get", operation_id = "listSessions")]
     async fn sessions(
         &self,
         caller: Caller<perm::AccountSelf>,
         params: ListParams,
+        /// Those of this user, which needs `users:manage`.
+        user: Query<Option<Uuid>>,
     ) -> Result<Json<Page<Session>>, ApiError> {
-        let db = &self.identity.db;
-        let own = session::live_of(db.backend(), caller.user_id);
-        let slice = params.fetch(own, &SESSION_ORDER, db.reader()).await?;
+        let (db, user) = (&self.identity.db, whose(&caller, user.0)?);
+        let slice = params.fetch(session::live_of(db.backend(), user), &SESSION_ORDER, db.reader()).await?;
         Ok(Json(slice.into_page(|row| Session::of(row, caller.session_id()))))
     }
 
-    /// End my other sessions
+    /// End all other sessions
+    ///
+    /// Those of the caller but the one that asks; an administrator may name another user.
     #[oai(path = "/api/auth/sessions", method = "delete", operation_id = "deleteOtherSessions")]
-    async fn end_others(&self, caller: Caller<perm::AccountSelf>) -> Result<NoContent, ApiError> {
-        sessions::revoke(&self.identity, &caller, None).await?;
+    async fn end_others(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        /// Those of this user, which needs `users:manage`.
+        user: Query<Option<Uuid>>,
+    ) -> Result<NoContent, ApiError> {
+        sessions::revoke(&self.identity, &caller, whose(&caller, user.0)?, None).await?;
         Ok(NoContent::NoContent)
     }
 
-    /// Get one of my sessions
+    /// Get a session
+    ///
+    /// One of the caller's, or anybody's for an administrator.
     #[oai(path = "/api/auth/sessions/:id", method = "get", operation_id = "getSession")]
     async fn session(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<Json<Session>, ApiError> {
-        let live = session::live_with_user(self.identity.db.reader(), id.0).await?;
-        let own = live.filter(|(_, user)| user.id == caller.user_id);
-        let (row, _) = own.ok_or_else(|| ApiError::not_found("session"))?;
+        let row = self.session_for(&caller, id.0).await?;
         Ok(Json(Session::of(row, caller.session_id())))
     }
 
-    /// End one of my sessions
+    /// End a session
+    ///
+    /// One of the caller's, or anybody's for an administrator.
     #[oai(path = "/api/auth/sessions/:id", method = "delete", operation_id = "deleteSession")]
     async fn end(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<NoContent, ApiError> {
-        sessions::revoke(&self.identity, &caller, Some(id.0)).await?;
+        let row = self.session_for(&caller, id.0).await?;
+        sessions::revoke(&self.identity, &caller, row.user_id, Some(row.id)).await?;
         Ok(NoContent::NoContent)
     }
 
@@ -366,6 +385,15 @@ impl AuthApi {
     async fn jwks(&self) -> Result<Json<JwkSet>, ApiError> {
         Ok(Json(JwkSet { keys: self.identity.keys.jwks().to_vec() }))
     }
+}
+
+/// Whose sessions are meant.
+fn whose(caller: &Principal, user: Option<Uuid>) -> Result<Uuid, ApiError> {
+    let user = user.unwrap_or(caller.user_id);
+    if user != caller.user_id {
+        caller.require(Permission::UsersManage)?;
+    }
+    Ok(user)
 }
 
 fn check_grant(sent: Option<&str>, expected: &'static str) -> Result<(), ApiError> {
