@@ -2,7 +2,7 @@
 
 use crate::{
     app::{self, Draining},
-    auth::{Identity, IdentityGate},
+    auth::{Identity, IdentityGate, denials::Audited},
     idempotency, openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
@@ -23,7 +23,7 @@ use keywright_jobs::{
     queue::{wait::Waiters, wake::Wake},
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
-use poem::{Response, endpoint::BoxEndpoint};
+use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,8 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
+    let denials = Arc::clone(&identity.denials);
+    tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
@@ -75,5 +77,5 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         document: openapi::Options::default(),
         check_answers,
     };
-    app::build(api, options)
+    Ok(Audited::new(denials, app::build(api, options)?).boxed())
 }

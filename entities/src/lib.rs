@@ -7,6 +7,7 @@ pub mod audit_outbox;
 pub mod clock;
 pub mod idempotency;
 pub mod job;
+pub mod login_failures;
 pub mod refresh_token;
 pub mod scan;
 pub mod scan_warning;

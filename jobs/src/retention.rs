@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(600);
 /// Sign-ins and their refresh tokens are kept this long after their end: whoever comes late is told why.
 const SESSIONS_DAYS: i64 = 7;
+/// Failed logins stop to count after at most a day.
+const FAILURES_DAYS: i64 = 1;
 
 /// Forgets until it is told to stop. Jobs that ended more than `days` ago go; 0 keeps them for ever.
 pub async fn run(database: Database, days: u32, stop: CancellationToken) {
@@ -49,6 +51,7 @@ pub async fn forget(database: &Database, days: u32) -> Result<u64, DbErr> {
     }
     rows += batches(database, "hash", "refresh_token WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
     rows += batches(database, "id", "session WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
+    rows += batches(database, "id", "login_failures WHERE last_at < {cutoff}", FAILURES_DAYS).await?;
     Ok(rows)
 }
 

@@ -10,8 +10,10 @@ use super::{
     cookies::{self, ACCESS_COOKIE},
     opaque,
     permissions::{Permission, Required},
+    signing_keys::KeyError,
 };
 use crate::{
+    context::{self, RequestContext},
     error::{ApiError, Code},
     strict::{Gate, Operation},
 };
@@ -37,6 +39,9 @@ use uuid::Uuid;
 
 /// How old the note of the last use may be before it is written anew: reads must not each cost a write.
 const TOUCH_AFTER: TimeDelta = TimeDelta::minutes(1);
+
+/// What a session may do whose user has not yet chosen a password.
+const BEFORE_OWN_PASSWORD: [&str; 3] = ["getMe", "changePassword", "logout"];
 
 const INVALID: &str = "The token is none of this server's. Log in, or use another API token.";
 const EXPIRED: &str = "The token's time is over. Refresh it, log in again, or make a new API token.";
@@ -102,6 +107,19 @@ impl Principal {
     /// 403 `permission_denied`.
     pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
         if self.may(permission) { Ok(()) } else { Err(ApiError::permission_denied(permission.as_str())) }
+    }
+
+    /// Who logged in with a password that the program made must choose one first. API tokens, which an operator can make
+    /// without logging in, are not held up.
+    ///
+    /// # Errors
+    /// 403 `password_change_required`.
+    pub fn require_own_password(&self) -> Result<(), ApiError> {
+        if self.password_generated && self.session_id().is_some() {
+            let detail = "This password was made by the program. Set your own with POST /api/auth/password first.";
+            return Err(ApiError::new(Code::PasswordChangeRequired, detail));
+        }
+        Ok(())
     }
 
     /// The subscriptions whose rows they may see.
@@ -215,6 +233,12 @@ impl Gate for IdentityGate {
     async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
         if operation.secured {
             let principal = authenticate(&self.0, request).await?;
+            if let Some(context) = request.data::<Arc<RequestContext>>() {
+                context.set_caller(principal.actor());
+            }
+            if !BEFORE_OWN_PASSWORD.contains(&operation.id.as_str()) {
+                principal.require_own_password()?;
+            }
             request.extensions_mut().insert(principal);
         }
         Ok(())
@@ -227,17 +251,41 @@ impl Gate for IdentityGate {
 /// 401 with one of the `token_…` codes; 403 `csrf_failed` for a change by cookie without evidence of our own origin.
 pub async fn authenticate(identity: &Identity, request: &Request) -> Result<Principal, ApiError> {
     let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
+    let cookie = identity.cookies.read_access(request).filter(|token| !token.is_empty());
     if let Some(value) = values.next() {
+        if cookie.is_some() {
+            tracing::debug!(request_id = %context::request_id(), "a bearer token and a cookie came together; the token counts");
+        }
         let token = value.to_str().ok().and_then(bearer).filter(|_| values.next().is_none());
         let token = token.ok_or_else(|| ApiError::unauthorized(Code::TokenInvalid, INVALID))?;
         return by_token(identity, token).await;
     }
-    let token = identity.cookies.read_access(request).filter(|token| !token.is_empty());
-    let token = token.ok_or_else(|| ApiError::unauthorized(Code::TokenMissing, MISSING))?;
-    if !cookies::is_safe(request.method()) {
+    let token = cookie.ok_or_else(|| ApiError::unauthorized(Code::TokenMissing, MISSING))?;
+    let changes = !cookies::is_safe(request.method());
+    if changes {
         require_same_origin(request)?;
     }
-    by_access_token(identity, token).await
+    let principal = by_access_token(identity, token).await?;
+    if changes && let Some(session) = principal.session_id() {
+        require_csrf_token(identity, request, session)?;
+    }
+    Ok(principal)
+}
+
+/// # Errors
+/// 403 `csrf_failed`.
+pub fn require_csrf_token(identity: &Identity, request: &Request, session: Uuid) -> Result<(), ApiError> {
+    if identity.csrf.is_in(request, session) {
+        return Ok(());
+    }
+    let detail = "A change by cookie must carry the session's token in X-CSRF-Token: csrf_token of the login, csrfToken of \
+                  GET /api/auth/me. Programs send Authorization: Bearer.";
+    Err(ApiError::new(Code::CsrfFailed, detail))
+}
+
+/// The address that the request comes from.
+pub fn address(request: &Request) -> Option<String> {
+    request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical().to_string())
 }
 
 /// # Errors
@@ -266,11 +314,15 @@ async fn by_token(identity: &Identity, token: &str) -> Result<Principal, ApiErro
 }
 
 async fn by_access_token(identity: &Identity, token: &str) -> Result<Principal, ApiError> {
-    let (user_id, session_id) =
-        access::verify(&identity.keys, token, identity.clock.now()).map_err(|rejected| match rejected {
-            Rejected::Invalid => ApiError::unauthorized(Code::TokenInvalid, INVALID),
-            Rejected::Expired => ApiError::unauthorized(Code::TokenExpired, EXPIRED),
-        })?;
+    let mut verified = access::verify(&identity.keys.current(), token, identity.clock.now());
+    if verified == Err(Rejected::UnknownKey) {
+        let keys = identity.keys.after_asking().await.map_err(asking_failed)?;
+        verified = access::verify(&keys, token, identity.clock.now());
+    }
+    let (user_id, session_id) = verified.map_err(|rejected| match rejected {
+        Rejected::Invalid | Rejected::UnknownKey => ApiError::unauthorized(Code::TokenInvalid, INVALID),
+        Rejected::Expired => ApiError::unauthorized(Code::TokenExpired, EXPIRED),
+    })?;
     let live = session::live_with_user(identity.db.reader(), session_id).await?;
     let (session, user) = live
         .filter(|(_, user)| user.id == user_id)
@@ -301,6 +353,13 @@ async fn by_api_token(identity: &Identity, token: &str) -> Result<Principal, Api
     Ok(Principal::of_token(token, owner))
 }
 
+fn asking_failed(error: KeyError) -> ApiError {
+    match error {
+        KeyError::Database(error) => error.into(),
+        error => ApiError::internal(error),
+    }
+}
+
 async fn touch_token(identity: &Identity, id: Uuid) -> Result<(), DbErr> {
     let write = identity.db.begin().await?;
     api_token::touch(&*write, id).await?;
@@ -324,8 +383,8 @@ fn cookie_scheme() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "apiKey",
         description: Some(
-            "The access token as a browser keeps it after `/api/auth/login`. Changes must come from the same origin. \
-             Over plain http the name is `keywright`.",
+            "The access token as a browser keeps it after `/api/auth/login`. Changes must come from the same origin \
+             and carry the session's token in `X-CSRF-Token`. Over plain http the name is `keywright`.",
         ),
         name: Some(ACCESS_COOKIE),
         key_in: Some("cookie"),

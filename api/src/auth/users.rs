@@ -1,6 +1,6 @@
 //! Users: who may sign in, as what, and how far they see. Somebody who may administer is always left.
 
-use super::{Identity, Principal, passwords, sessions::event};
+use super::{Identity, Principal, passwords, sessions::event, throttle};
 use crate::{
     answer::expect_version,
     error::{ApiError, Code, FieldError},
@@ -232,6 +232,9 @@ async fn end_access(
     let disabled = after.disabled && !before.disabled;
     if disabled || new_password {
         session::revoke(&**write, after.id, Which::All).await?;
+    }
+    if new_password {
+        throttle::unlock(&**write, after.id).await?;
     }
     if disabled {
         api_token::revoke_of(&**write, after.id).await?;

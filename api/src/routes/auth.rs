@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::Tag;
 use super::role::Role;
 use crate::answer::NoContent;
-use crate::auth::sessions::{self, Client, SignedIn};
+use crate::auth::sessions::{self, SignedIn};
 use crate::auth::signing_keys::Jwk;
-use crate::auth::{Caller, Credential, Identity, Permission, Principal, caller, cookies, perm};
+use crate::auth::{Caller, Client, Credential, Identity, Permission, Principal, caller, cookies, perm};
 use crate::error::{ApiError, Code};
 use crate::page::{Key, ListParams, Page, SortKey, Sorting};
 use crate::timestamp::Timestamp;
@@ -86,6 +86,8 @@ pub struct Tokens {
     refresh_token: String,
     /// The password was made by the program: set one of your own with `/api/auth/password`.
     password_change_required: bool,
+    /// For browsers: what a change by cookie carries in `X-CSRF-Token`. The same for the whole session.
+    csrf_token: String,
 }
 
 impl Example for Tokens {
@@ -96,6 +98,7 @@ impl Example for Tokens {
             expires_in: 900,
             refresh_token: "kwr_l4sVbN0yq0b1mE8cJ3tQH2xkU6oZr9dWfPgA5iXeT7c".to_owned(),
             password_change_required: false,
+            csrf_token: "mD3cVQ0b8n…".to_owned(),
         }
     }
 }
@@ -140,6 +143,8 @@ pub struct Me {
     credential_id: Uuid,
     /// When the session or the token ends; null = never.
     expires_at: Option<Timestamp>,
+    /// For browsers: what a change by cookie carries in `X-CSRF-Token`; null for an API token.
+    csrf_token: Option<String>,
 }
 
 impl Example for Me {
@@ -153,6 +158,7 @@ impl Example for Me {
             credential_type: CredentialType::Session,
             credential_id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a12),
             expires_at: Some(DateTime::UNIX_EPOCH.into()),
+            csrf_token: Some("mD3cVQ0b8n…".to_owned()),
         }
     }
 }
@@ -237,6 +243,7 @@ impl AuthApi {
             expires_in: (tokens.access_ends - tokens.issued_at).num_seconds(),
             refresh_token: tokens.refresh.expose_secret().to_owned(),
             password_change_required: tokens.password_generated,
+            csrf_token: self.identity.csrf.token(tokens.session),
         })
     }
 }
@@ -261,7 +268,7 @@ impl AuthApi {
     /// Refresh the tokens
     ///
     /// Spends the refresh token of the body, or of the cookie when the body has none, for a new pair. A refresh token is good
-    /// once: a second use ends its session.
+    /// once: a second use ends its session. By cookie it needs the same origin and `X-CSRF-Token`, as every change does.
     #[oai(path = "/api/auth/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
@@ -272,10 +279,10 @@ impl AuthApi {
         let (RefreshRequest::Json(Json(body)) | RefreshRequest::Form(Form(body))) = body;
         check_grant(body.grant_type.as_deref(), "refresh_token")?;
         let tokens = match (body.refresh_token.as_deref(), self.identity.cookies.read_refresh(request)) {
-            (Some(token), _) => sessions::refresh(&self.identity, token).await?,
+            (Some(token), _) => sessions::refresh(&self.identity, token, None).await?,
             (None, Some(token)) => {
                 caller::require_same_origin(request)?;
-                sessions::refresh(&self.identity, token).await?
+                sessions::refresh(&self.identity, token, Some(request)).await?
             }
             (None, None) => {
                 let detail = "Send refresh_token in the body, or the cookie of a login.";
@@ -326,6 +333,7 @@ impl AuthApi {
             credential_type,
             credential_id,
             expires_at: expires_at.map(Timestamp::from),
+            csrf_token: caller.session_id().map(|session| self.identity.csrf.token(session)),
         }))
     }
 
@@ -383,7 +391,7 @@ impl AuthApi {
     /// With them others can check our access tokens; whether a session has ended only this server knows.
     #[oai(path = "/api/auth/jwks.json", method = "get", operation_id = "getJwks")]
     async fn jwks(&self) -> Result<Json<JwkSet>, ApiError> {
-        Ok(Json(JwkSet { keys: self.identity.keys.jwks().to_vec() }))
+        Ok(Json(JwkSet { keys: self.identity.keys.current().jwks().to_vec() }))
     }
 }
 
@@ -404,8 +412,5 @@ fn check_grant(sent: Option<&str>, expected: &'static str) -> Result<(), ApiErro
 }
 
 fn client(request: &Request) -> Client {
-    Client {
-        user_agent: request.header("user-agent").map(str::to_owned),
-        address: request.remote_addr().as_socket_addr().map(|address| address.ip().to_string()),
-    }
+    Client { user_agent: request.header("user-agent").map(str::to_owned), address: caller::address(request) }
 }

@@ -1,11 +1,14 @@
 //! The facade as its clients meet it, on each database.
 
 mod assets;
+mod browser;
 mod control;
 mod document;
 mod duplicates;
 mod idempotency;
 mod jobs;
+mod keys;
+mod logins;
 mod oddities;
 mod outage;
 mod queues;
@@ -15,4 +18,5 @@ mod roles;
 mod scans;
 mod schedules;
 mod subscriptions;
+mod tokens;
 mod users;
