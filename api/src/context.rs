@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use keywright_jobs::audit::Actor;
+
 use crate::strict::Operation;
 
 tokio::task_local! {
@@ -18,17 +20,29 @@ pub struct RequestContext {
     /// The trace context that jobs of this request carry.
     pub traceparent: Option<String>,
     operation: OnceLock<Arc<Operation>>,
+    caller: OnceLock<Actor>,
 }
 
 impl RequestContext {
     #[must_use]
     pub fn new(request_id: String, path: String, traceparent: Option<String>) -> Self {
-        Self { request_id, path, traceparent, operation: OnceLock::new() }
+        Self { request_id, path, traceparent, operation: OnceLock::new(), caller: OnceLock::new() }
     }
 
     /// Remembers the operation that the request is for; only the first call counts.
     pub fn set_operation(&self, operation: Arc<Operation>) {
         let _ = self.operation.set(operation);
+    }
+
+    /// Remembers who sent the request; only the first call counts.
+    pub fn set_caller(&self, caller: Actor) {
+        let _ = self.caller.set(caller);
+    }
+
+    /// Who sent the request, once that is known.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Actor> {
+        self.caller.get()
     }
 
     /// The operation that the request is for; none for a page and for an unknown path.

@@ -61,6 +61,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             response.set_body(Body::empty());
         }
         set_headers(&mut response, &context);
+        response.extensions_mut().insert(Arc::clone(&context));
         let took = started.elapsed();
         let (route, status) = (context.route(), response.status().as_u16());
         metrics::answered(route, method.as_str(), status, took);

@@ -295,16 +295,21 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = self.to_problem().to_json().unwrap_or_else(|| Value::Object(Map::new()));
         let mut response = Response::builder().status(self.status()).content_type(PROBLEM_JSON).body(body.to_string());
+        let code = self.0.code;
         for (name, value) in self.0.headers {
             response.headers_mut().append(name, value);
         }
+        response.extensions_mut().insert(code);
         response
     }
 }
 
 impl From<ApiError> for poem::Error {
     fn from(error: ApiError) -> Self {
-        Self::from_response(error.into_response())
+        let code = error.code();
+        let mut error = Self::from_response(error.into_response());
+        error.set_data(code);
+        error
     }
 }
 

@@ -4,10 +4,11 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use keywright_api::{
     auth::{
-        Identity,
+        Identity, Settings,
         bootstrap::{self, FirstAdmin},
         operator,
         passwords::Passwords,
+        signing_keys::{self, SigningKeys, When},
     },
     openapi,
     routes::{Api, jobs::events::Pace},
@@ -23,7 +24,7 @@ use keywright_jobs::setup::{
     shutdown, telemetry,
 };
 use secrecy::ExposeSecret;
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 /// The HTTP facade of Keywright. Settings come from the environment and from the file named by KEYWRIGHT_CONFIG.
 #[derive(Parser)]
@@ -63,6 +64,12 @@ enum Command {
     },
     /// Gives a user a new password and prints it, once. Ends the user's sessions.
     ResetPassword { name: String },
+    /// Signs access tokens with a new key from now on. Those of the key before it stay valid until they end.
+    RotateSigningKey {
+        /// Ends them at once: everybody's access token, to be refreshed. For when a key became known to others.
+        #[arg(long)]
+        alone: bool,
+    },
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -137,6 +144,17 @@ async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
             let span = expires_in.as_deref().map(operator::parse_span).transpose()?;
             Some(operator::create_token(&database, &name, role, user.as_deref(), span).await?)
         }
+        Command::RotateSigningKey { alone } => {
+            let sealing = Sealing::start(&database, &config.master_key_source()).await?;
+            // where none ever signed, the first one is made and then replaced
+            SigningKeys::load(&database, &sealing).await?;
+            let when = if alone { When::NowAlone } else { When::Now };
+            anyhow::ensure!(
+                signing_keys::rotate(&database, &sealing, when).await?,
+                "somebody else rotated the key at the same time; nothing was done"
+            );
+            None
+        }
         Command::ResetPassword { name } => Some(operator::reset_password(&database, &Passwords::new()?, &name).await?),
     };
     if let Some(secret) = secret {
@@ -160,7 +178,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
     let clock = Clock::system();
     // a token from one process is good at every other, whatever its machine's clock shows
     let tokens = Clock::of_database(&database, stop.clone()).await?;
-    let identity = Identity::start(database.clone(), &sealing, tokens, config.cookie_secure).await?;
+    let identity = Identity::start(database.clone(), &sealing, tokens, Settings::of(config)).await?;
     match bootstrap::first_admin(&database, &identity.passwords, config.admin_password.as_ref()).await? {
         FirstAdmin::Exists => {}
         FirstAdmin::Configured => tracing::info!("made the first user, admin, with the configured password"),
@@ -173,7 +191,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
     }
     let app = service::build(Parts {
         database: database.clone(),
-        identity,
+        identity: Arc::clone(&identity),
         sealing,
         clock,
         worker_silence: config.lease * 2,
@@ -188,6 +206,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
         tracing::warn!("KEYWRIGHT_COOKIE_SECURE=false: cookies travel over plain http and can be read on the way");
     }
     listening.serve(app, stop, config.shutdown_grace).await?;
+    identity.denials.write(true).await?;
     database.close().await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     app::{self, Draining},
-    auth::{Identity, IdentityGate, vigil::Vigil},
+    auth::{Identity, IdentityGate, denials::Audited, vigil::Vigil},
     idempotency, openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
@@ -20,13 +20,14 @@ use crate::{
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
+        users::UsersApi,
     },
 };
 use keywright_jobs::{
     queue::{feed::Feed, wait::Waiters, wake::Wake},
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
-use poem::{Response, endpoint::BoxEndpoint};
+use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -58,12 +59,15 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
     let vigil = Vigil::start(Arc::clone(&identity), pace.heartbeat, draining.clone());
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
+    let denials = Arc::clone(&identity.denials);
+    tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
         MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
+        UsersApi::new(Arc::clone(&identity)),
         SubscriptionsApi { database: database.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
@@ -81,5 +85,5 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         document: openapi::Options::default(),
         check_answers,
     };
-    app::build(api, options)
+    Ok(Audited::new(denials, app::build(api, options)?).boxed())
 }

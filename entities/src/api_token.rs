@@ -1,6 +1,6 @@
 //! Tokens for programs. They act for their owner, with at most the owner's rights.
 
-use crate::{clock, types::Role, user_account};
+use crate::{clock, scope::Scope, types::Role, user_account};
 use sea_orm::{Condition, DbBackend, ExprTrait, PaginatorTrait, entity::prelude::*};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
@@ -12,6 +12,10 @@ pub struct Model {
     /// Its owner.
     pub user_id: Uuid,
     pub role: Role,
+    /// The ids of the subscriptions whose rows it may see, out of its owner's; none = all of those.
+    pub subscriptions: Option<Json>,
+    /// The names of the permissions that it has, out of its role's; none = all of those.
+    pub permissions: Option<Json>,
     /// SHA-256 of the token, in hex; the token itself is shown once and not stored.
     pub token_hash: String,
     /// Its first characters, by which people tell their tokens apart.
@@ -35,6 +39,13 @@ impl Related<user_account::Entity> for Entity {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// The subscriptions whose rows it may see, as far as its owner may.
+    pub fn visible(&self) -> Scope {
+        Scope::of_column(self.subscriptions.as_ref())
+    }
+}
 
 /// Whose tokens may be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +87,16 @@ pub async fn revoke(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> 
         .filter(Column::Id.eq(id))
         .filter(Column::RevokedAt.is_null());
     Ok(update.exec(db).await?.rows_affected == 1)
+}
+
+/// Ends all tokens of a user by the database's clock; tells how many.
+pub async fn revoke_of(db: &impl ConnectionTrait, user: Uuid) -> Result<u64, DbErr> {
+    let now = Expr::cust(clock::sql(db.get_database_backend(), 0));
+    let update = Entity::update_many()
+        .col_expr(Column::RevokedAt, now)
+        .filter(Column::UserId.eq(user))
+        .filter(Column::RevokedAt.is_null());
+    Ok(update.exec(db).await?.rows_affected)
 }
 
 /// Whether the token of this id is still within its time, by the database's clock.

@@ -9,6 +9,7 @@ pub mod idempotency;
 pub mod job;
 pub mod job_event;
 pub mod job_subscription;
+pub mod login_failures;
 pub mod refresh_token;
 pub mod scan;
 pub mod scan_warning;

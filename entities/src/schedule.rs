@@ -1,8 +1,8 @@
 //! Schedules: a request that is made again and again, at the instants of a cron expression.
 
-use crate::{clock, types::CatchUp};
+use crate::{clock, scope::Scope, types::CatchUp};
 use sea_orm::{
-    ExprTrait, QueryOrder, QuerySelect,
+    Condition, DbBackend, ExprTrait, QueryOrder, QuerySelect,
     entity::prelude::*,
     sea_query::{LockBehavior, LockType},
 };
@@ -39,6 +39,25 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// Those whose body names only subscriptions that may be seen. A body that names none means all that its owner sees: it is
+/// shown to its owner, and to those who see all.
+pub fn visible(backend: DbBackend, to: &Scope, user: Uuid) -> Select<Entity> {
+    if *to == Scope::All {
+        return Entity::find();
+    }
+    let (named, names_some) = match backend {
+        DbBackend::Sqlite => {
+            ("json_extract(\"body\", '$.subscriptions')", "json_type(\"body\", '$.subscriptions') = 'array'")
+        }
+        _ => ("\"body\" -> 'subscriptions'", "jsonb_typeof(\"body\" -> 'subscriptions') = 'array'"),
+    };
+    // of an absent member this is NULL, which would make its opposite NULL too
+    let names_some = Expr::cust(format!("COALESCE({names_some}, FALSE)"));
+    let within = Condition::all().add(names_some.clone()).add(to.on_all_of(backend, Expr::cust(named)));
+    let own = Condition::all().add(names_some.not()).add(Column::OwnerId.eq(user));
+    Entity::find().filter(Condition::any().add(within).add(own))
+}
 
 fn due_now(db: &impl ConnectionTrait) -> Select<Entity> {
     let now = Expr::cust(clock::sql(db.get_database_backend(), 0));

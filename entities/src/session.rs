@@ -70,6 +70,12 @@ pub async fn live_with_users(
     Ok(rows.into_iter().filter_map(|(session, user)| Some((session, user?))).collect())
 }
 
+/// Whether the user ever logged in at this address, as far as that is remembered: until a week after the session's end.
+pub async fn began_at(db: &impl ConnectionTrait, user: Uuid, address: &str) -> Result<bool, DbErr> {
+    let sessions = Entity::find().filter(Column::UserId.eq(user)).filter(Column::Address.eq(address));
+    Ok(sessions.one(db).await?.is_some())
+}
+
 /// Ends these sessions of a user that are not yet ended, by the database's clock; tells how many.
 pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, which: Which) -> Result<u64, DbErr> {
     let now = Expr::cust(clock::sql(db.get_database_backend(), 0));

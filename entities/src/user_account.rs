@@ -17,6 +17,8 @@ pub struct Model {
     pub password_generated: bool,
     pub role: Role,
     pub disabled: bool,
+    /// The ids of the subscriptions whose rows they may see; none = all.
+    pub subscriptions: Option<Json>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
     pub version: i64,
@@ -36,7 +38,7 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Model {
     /// The subscriptions whose rows they may see.
     pub fn visible(&self) -> Scope {
-        Scope::All
+        Scope::of_column(self.subscriptions.as_ref())
     }
 }
 
@@ -53,6 +55,18 @@ pub async fn by_id(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>,
 /// The user of this id, held until the caller's transaction ends, so that a sign-in and a new password take turns.
 pub async fn by_id_locked(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>, DbErr> {
     Entity::find_by_id(id).lock_exclusive().one(db).await
+}
+
+/// Those who administer and may sign in, held until the caller's transaction ends: of several that would take the last one
+/// away together, each sees what the one before it left.
+pub async fn admins_locked(db: &impl ConnectionTrait) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::Role.eq(Role::Admin))
+        .filter(Column::Disabled.eq(false))
+        .order_by_asc(Column::Id)
+        .lock_exclusive()
+        .all(db)
+        .await
 }
 
 /// The user of this name, whatever its case.

@@ -42,6 +42,7 @@ async fn owner(db: &Database) -> Uuid {
         password_generated: Set(false),
         role: Set(Role::Operator),
         disabled: Set(false),
+        subscriptions: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

@@ -6,7 +6,7 @@ use crate::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_api::{
-    auth::{Identity, bootstrap},
+    auth::{Identity, Settings, bootstrap},
     routes::jobs::events::Pace,
     server::Listening,
     service::{self, Parts},
@@ -54,7 +54,8 @@ impl Server {
         let stop = CancellationToken::new();
         let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
         let clock = shifted(shift);
-        let identity = Identity::start(database.clone(), &sealing, clock.clone(), false).await.expect("an identity");
+        let settings = Settings { cookie_secure: false, ..Settings::default() };
+        let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");
         bootstrap::first_admin(&database, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.expect("an admin");
         let parts = Parts {
             database,

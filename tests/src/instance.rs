@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const PASSWORD: &str = "correct-horse-battery";
 /// Base64 of 32 bytes; on PostgreSQL an instance starts with none of its own.
-pub(crate) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const READY: &str = "keywright-api ready";
 /// The longest wait that the API grants.
 const WAIT_SECONDS: u64 = 60;
@@ -43,7 +43,12 @@ impl Instance {
 
     /// One more API process on the same database, and its address.
     pub async fn another_api(database: &TestDatabase) -> (Process, String) {
-        ready(Process::start("keywright-api", &environment(database))).await
+        Self::another_api_with(database, &[]).await
+    }
+
+    /// The same with more in its environment.
+    pub async fn another_api_with(database: &TestDatabase, extra: &[(&str, &str)]) -> (Process, String) {
+        ready(Process::start("keywright-api", &[&environment(database), extra].concat())).await
     }
 
     /// Where the API is.

@@ -52,6 +52,8 @@ struct AcceptedHeader {
 pub enum Rejected {
     /// It is none of ours.
     Invalid,
+    /// It names a key that is not known here.
+    UnknownKey,
     /// It is ours, and was valid once.
     Expired,
 }
@@ -98,7 +100,7 @@ pub fn verify(keys: &SigningKeys, token: &str, now: DateTime<Utc>) -> Result<(Uu
     if header.alg != super::signing_keys::ALGORITHM || header.typ != TYPE {
         return Err(Rejected::Invalid);
     }
-    let key = keys.verifiers.get(&header.kid).ok_or(Rejected::Invalid)?;
+    let key = keys.verifiers.get(&header.kid).ok_or(Rejected::UnknownKey)?;
     let claims: Claims = jsonwebtoken::decode(token, key, &validation()).map_err(|_| Rejected::Invalid)?.claims;
     let time = |seconds| DateTime::from_timestamp(seconds, 0).ok_or(Rejected::Invalid);
     if time(claims.nbf)? > now + LEEWAY || time(claims.iat)? > now + LEEWAY {

@@ -1,11 +1,15 @@
 //! Tokens for programs: they act for their owner, with at most the owner's rights, and are shown once.
 
-use super::{Credential, Identity, Permission, Principal, opaque, permissions, sessions::event};
-use crate::error::ApiError;
+use super::{Credential, Identity, Permission, Principal, opaque, sessions::event, users};
+use crate::{
+    error::{ApiError, FieldError},
+    strict,
+};
 use chrono::{DateTime, Utc};
 use keywright_entities::{
     api_token::{self, Owner},
     clock,
+    scope::Scope,
     types::Role,
 };
 use keywright_jobs::{
@@ -17,6 +21,7 @@ use keywright_jobs::{
 };
 use sea_orm::{ActiveModelTrait, DbErr, Set};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -25,6 +30,10 @@ use uuid::Uuid;
 pub struct NewToken {
     pub name: String,
     pub role: Role,
+    /// Out of the role's; `None` = all of them.
+    pub permissions: Option<Vec<Permission>>,
+    /// Out of what its owner sees; `None` = all of it.
+    pub subscriptions: Option<Vec<Uuid>>,
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -51,31 +60,49 @@ pub fn owner(caller: &Principal) -> Owner {
     if caller.may(Permission::UsersManage) { Owner::Anyone } else { Owner::User(caller.user_id) }
 }
 
-/// Whether the caller may hand out this role.
+/// Whether the caller may hand out such a token.
 ///
 /// # Errors
-/// 403 for a role that has more rights than the caller.
-pub fn require_role(caller: &Principal, role: Role) -> Result<(), ApiError> {
-    let excess = permissions::excess(role, &caller.roles());
-    excess.map_or(Ok(()), |missing| Err(ApiError::permission_denied(missing.as_str())))
+/// 403 for one that has a right which the caller has not; 400 for permissions that its role has not, and for one that would
+/// administer but not see everything.
+pub fn require_rights(caller: &Principal, new: &NewToken) -> Result<(), ApiError> {
+    caller.require_all_of(new.role, new.permissions.as_deref())?;
+    let foreign = new.permissions.iter().flatten().enumerate().filter(|(_, one)| !one.is_of(new.role));
+    strict::refuse(
+        foreign
+            .map(|(at, _)| FieldError::new(format!("/permissions/{at}"), "enum", "The role has no such permission."))
+            .collect(),
+    )?;
+    if new.subscriptions.is_some() {
+        users::check_unrestricted(new.role)?;
+    }
+    Ok(())
 }
 
-/// Makes a token for the caller, in the caller's transaction.
+/// Makes a token for the caller, in the caller's transaction. One that is made by a restricted token sees no more than that.
 ///
 /// # Errors
-/// As [`require_role`]; 400 for an end that is past, or later than that of the token that asks.
+/// As [`require_rights`]; 400 for an end that is past, or later than that of the token that asks, and for subscriptions that
+/// the caller may not see.
 pub async fn create(
     write: &Write,
     caller: &Principal,
-    new: NewToken,
+    mut new: NewToken,
 ) -> Result<(api_token::Model, SecretString), ApiError> {
-    require_role(caller, new.role)?;
+    require_rights(caller, &new)?;
     check_end(new.expires_at, clock::now(&**write).await?, &caller.credential)?;
+    match (&new.subscriptions, caller.visible()) {
+        (Some(ids), visible) => users::check_subscriptions(write, &visible, ids).await?,
+        (None, Scope::Subscriptions(ids)) if caller.sees_less_than_user() => new.subscriptions = Some(ids),
+        (None, _) => {}
+    }
     let (row, token) = insert(write, caller.user_id, new).await?;
     event(EventType::TokenCreated, caller.actor(), "token")
         .subject(row.id)
         .detail("name", row.name.as_str())
         .detail("role", row.role.as_str())
+        .detail("permissions", row.permissions.clone())
+        .detail("subscriptions", row.subscriptions.clone())
         .detail("expiresAt", row.expires_at.map(|time| time.to_rfc3339()))
         .write(&**write)
         .await?;
@@ -108,6 +135,8 @@ pub(super) async fn insert(
         name: Set(new.name),
         user_id: Set(owner),
         role: Set(new.role),
+        subscriptions: Set(new.subscriptions.map(|ids| json!(ids))),
+        permissions: Set(new.permissions.map(|some| some.iter().map(|one| one.as_str()).collect())),
         token_hash: Set(opaque::hash(token.expose_secret())),
         hint: Set(opaque::hint(&token)),
         created_at: Set(clock::micros(clock::now(&**write).await?)),

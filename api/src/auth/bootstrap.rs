@@ -63,6 +63,8 @@ pub async fn first_admin(
             minimum = passwords::MIN_LENGTH,
             "KEYWRIGHT_ADMIN_PASSWORD is short; change the password of admin"
         );
+    } else if passwords::is_common(&password, FIRST_ADMIN) {
+        tracing::warn!("KEYWRIGHT_ADMIN_PASSWORD is among the first that are guessed; change the password of admin");
     }
     let hash = passwords.hash(password.clone()).await?;
     match (insert(db, hash, generated).await?, generated) {
@@ -87,6 +89,7 @@ async fn insert(db: &Database, hash: String, generated: bool) -> Result<bool, Db
         password_generated: Set(generated),
         role: Set(Role::Admin),
         disabled: Set(false),
+        subscriptions: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

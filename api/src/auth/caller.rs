@@ -10,8 +10,10 @@ use super::{
     cookies::{self, ACCESS_COOKIE},
     opaque,
     permissions::{Permission, Required},
+    signing_keys::KeyError,
 };
 use crate::{
+    context::{self, RequestContext},
     error::{ApiError, Code},
     strict::{Gate, Operation},
 };
@@ -31,11 +33,15 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 use sea_orm::DbErr;
+use serde_json::Value;
 use std::{marker::PhantomData, ops::Deref, sync::Arc};
 use uuid::Uuid;
 
 /// How old the note of the last use may be before it is written anew: reads must not each cost a write.
 const TOUCH_AFTER: TimeDelta = TimeDelta::minutes(1);
+
+/// What a session may do whose user has not yet chosen a password.
+const BEFORE_OWN_PASSWORD: [&str; 3] = ["getMe", "changePassword", "logout"];
 
 const INVALID: &str = "The token is none of this server's. Log in, or use another API token.";
 const EXPIRED: &str = "The token's time is over. Refresh it, log in again, or make a new API token.";
@@ -53,39 +59,77 @@ pub struct Principal {
     pub password_generated: bool,
     pub credential: Credential,
     visible: Scope,
+    /// What their user may see, whatever the credential.
+    user_sees: Scope,
 }
 
 /// By what somebody is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    Session { id: Uuid, expires_at: DateTime<Utc> },
-    ApiToken { id: Uuid, name: String, role: Role, expires_at: Option<DateTime<Utc>> },
+    Session {
+        id: Uuid,
+        expires_at: DateTime<Utc>,
+    },
+    ApiToken {
+        id: Uuid,
+        name: String,
+        role: Role,
+        /// Out of the role's; `None` = all of them.
+        permissions: Option<Vec<Permission>>,
+        expires_at: Option<DateTime<Utc>>,
+    },
 }
 
 impl Principal {
-    /// The roles that must all have a permission: the user's, and the token's own.
-    pub fn roles(&self) -> Vec<Role> {
-        match &self.credential {
-            Credential::Session { .. } => vec![self.role],
-            Credential::ApiToken { role, .. } => vec![self.role, *role],
-        }
-    }
-
+    /// Whether the user's role and the token's own role and permissions all have it.
     pub fn may(&self, permission: Permission) -> bool {
-        self.roles().into_iter().all(|role| permission.is_of(role))
+        permission.is_of(self.role)
+            && match &self.credential {
+                Credential::Session { .. } => true,
+                Credential::ApiToken { role, permissions, .. } => {
+                    permission.is_of(*role) && permissions.as_ref().is_none_or(|some| some.contains(&permission))
+                }
+            }
     }
 
-    /// For what a handler decides only after it has read the object.
+    /// Whether they have every permission of this role, or of these out of it: nobody hands out more than they have.
     ///
+    /// # Errors
+    /// 403 `permission_denied` that names the first one that they lack.
+    pub fn require_all_of(&self, role: Role, only: Option<&[Permission]>) -> Result<(), ApiError> {
+        let wanted = Permission::ALL.iter().copied().filter(|permission| permission.is_of(role));
+        wanted
+            .filter(|permission| only.is_none_or(|only| only.contains(permission)))
+            .try_for_each(|one| self.require(one))
+    }
+
     /// # Errors
     /// 403 `permission_denied`.
     pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
         if self.may(permission) { Ok(()) } else { Err(ApiError::permission_denied(permission.as_str())) }
     }
 
+    /// Who logged in with a password that the program made must choose one first. API tokens, which an operator can make
+    /// without logging in, are not held up.
+    ///
+    /// # Errors
+    /// 403 `password_change_required`.
+    pub fn require_own_password(&self) -> Result<(), ApiError> {
+        if self.password_generated && self.session_id().is_some() {
+            let detail = "This password was made by the program. Set your own with POST /api/auth/password first.";
+            return Err(ApiError::new(Code::PasswordChangeRequired, detail));
+        }
+        Ok(())
+    }
+
     /// The subscriptions whose rows they may see.
     pub fn visible(&self) -> Scope {
         self.visible.clone()
+    }
+
+    /// Whether the credential is restricted more than its user.
+    pub fn sees_less_than_user(&self) -> bool {
+        self.visible != self.user_sees
     }
 
     /// As the audit log and jobs name them.
@@ -112,17 +156,20 @@ impl Principal {
 
     pub(super) fn of_session(session: &session::Model, user: user_account::Model) -> Self {
         let credential = Credential::Session { id: session.id, expires_at: session.expires_at };
-        Self::new(user, credential)
+        Self::new(user, credential, Scope::All)
     }
 
     pub(super) fn of_token(token: api_token::Model, user: user_account::Model) -> Self {
+        let (sees, permissions) = (token.visible(), token.permissions.as_ref().map(named));
         let (id, role, expires_at) = (token.id, token.role, token.expires_at);
-        Self::new(user, Credential::ApiToken { id, name: token.name, role, expires_at })
+        Self::new(user, Credential::ApiToken { id, name: token.name, role, permissions, expires_at }, sees)
     }
 
-    fn new(user: user_account::Model, credential: Credential) -> Self {
+    fn new(user: user_account::Model, credential: Credential, sees: Scope) -> Self {
+        let user_sees = user.visible();
         Self {
-            visible: user.visible(),
+            visible: user_sees.clone().and(sees),
+            user_sees,
             user_id: user.id,
             user_name: user.name,
             role: user.role,
@@ -130,6 +177,12 @@ impl Principal {
             credential,
         }
     }
+}
+
+/// The permissions that a token's column names. One that this version does not know gives nothing.
+fn named(names: &Value) -> Vec<Permission> {
+    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.filter_map(Permission::parse).collect()
 }
 
 /// A [`Principal`] that may do `P`.
@@ -180,6 +233,12 @@ impl Gate for IdentityGate {
     async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
         if operation.secured {
             let principal = authenticate(&self.0, request).await?;
+            if let Some(context) = request.data::<Arc<RequestContext>>() {
+                context.set_caller(principal.actor());
+            }
+            if !BEFORE_OWN_PASSWORD.contains(&operation.id.as_str()) {
+                principal.require_own_password()?;
+            }
             request.extensions_mut().insert(principal);
         }
         Ok(())
@@ -192,17 +251,41 @@ impl Gate for IdentityGate {
 /// 401 with one of the `token_…` codes; 403 `csrf_failed` for a change by cookie without evidence of our own origin.
 pub async fn authenticate(identity: &Identity, request: &Request) -> Result<Principal, ApiError> {
     let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
+    let cookie = identity.cookies.read_access(request).filter(|token| !token.is_empty());
     if let Some(value) = values.next() {
+        if cookie.is_some() {
+            tracing::debug!(request_id = %context::request_id(), "a bearer token and a cookie came together; the token counts");
+        }
         let token = value.to_str().ok().and_then(bearer).filter(|_| values.next().is_none());
         let token = token.ok_or_else(|| ApiError::unauthorized(Code::TokenInvalid, INVALID))?;
         return by_token(identity, token).await;
     }
-    let token = identity.cookies.read_access(request).filter(|token| !token.is_empty());
-    let token = token.ok_or_else(|| ApiError::unauthorized(Code::TokenMissing, MISSING))?;
-    if !cookies::is_safe(request.method()) {
+    let token = cookie.ok_or_else(|| ApiError::unauthorized(Code::TokenMissing, MISSING))?;
+    let changes = !cookies::is_safe(request.method());
+    if changes {
         require_same_origin(request)?;
     }
-    by_access_token(identity, token).await
+    let principal = by_access_token(identity, token).await?;
+    if changes && let Some(session) = principal.session_id() {
+        require_csrf_token(identity, request, session)?;
+    }
+    Ok(principal)
+}
+
+/// # Errors
+/// 403 `csrf_failed`.
+pub fn require_csrf_token(identity: &Identity, request: &Request, session: Uuid) -> Result<(), ApiError> {
+    if identity.csrf.is_in(request, session) {
+        return Ok(());
+    }
+    let detail = "A change by cookie must carry the session's token in X-CSRF-Token: csrf_token of the login, csrfToken of \
+                  GET /api/auth/me. Programs send Authorization: Bearer.";
+    Err(ApiError::new(Code::CsrfFailed, detail))
+}
+
+/// The address that the request comes from.
+pub fn address(request: &Request) -> Option<String> {
+    request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical().to_string())
 }
 
 /// # Errors
@@ -231,11 +314,15 @@ async fn by_token(identity: &Identity, token: &str) -> Result<Principal, ApiErro
 }
 
 async fn by_access_token(identity: &Identity, token: &str) -> Result<Principal, ApiError> {
-    let (user_id, session_id) =
-        access::verify(&identity.keys, token, identity.clock.now()).map_err(|rejected| match rejected {
-            Rejected::Invalid => ApiError::unauthorized(Code::TokenInvalid, INVALID),
-            Rejected::Expired => ApiError::unauthorized(Code::TokenExpired, EXPIRED),
-        })?;
+    let mut verified = access::verify(&identity.keys.current(), token, identity.clock.now());
+    if verified == Err(Rejected::UnknownKey) {
+        let keys = identity.keys.after_asking().await.map_err(asking_failed)?;
+        verified = access::verify(&keys, token, identity.clock.now());
+    }
+    let (user_id, session_id) = verified.map_err(|rejected| match rejected {
+        Rejected::Invalid | Rejected::UnknownKey => ApiError::unauthorized(Code::TokenInvalid, INVALID),
+        Rejected::Expired => ApiError::unauthorized(Code::TokenExpired, EXPIRED),
+    })?;
     let live = session::live_with_user(identity.db.reader(), session_id).await?;
     let (session, user) = live
         .filter(|(_, user)| user.id == user_id)
@@ -266,6 +353,13 @@ async fn by_api_token(identity: &Identity, token: &str) -> Result<Principal, Api
     Ok(Principal::of_token(token, owner))
 }
 
+fn asking_failed(error: KeyError) -> ApiError {
+    match error {
+        KeyError::Database(error) => error.into(),
+        error => ApiError::internal(error),
+    }
+}
+
 async fn touch_token(identity: &Identity, id: Uuid) -> Result<(), DbErr> {
     let write = identity.db.begin().await?;
     api_token::touch(&*write, id).await?;
@@ -289,8 +383,8 @@ fn cookie_scheme() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "apiKey",
         description: Some(
-            "The access token as a browser keeps it after `/api/auth/login`. Changes must come from the same origin. \
-             Over plain http the name is `keywright`.",
+            "The access token as a browser keeps it after `/api/auth/login`. Changes must come from the same origin \
+             and carry the session's token in `X-CSRF-Token`. Over plain http the name is `keywright`.",
         ),
         name: Some(ACCESS_COOKIE),
         key_in: Some("cookie"),

@@ -114,9 +114,10 @@ pub fn is_same_origin(request: &Request) -> bool {
     }
 }
 
-/// Whether the browser says that another site's page sent the request.
+/// Whether a browser says that another site's page sent the request. Programs that are none say nothing.
 pub fn is_cross_site(request: &Request) -> bool {
-    request.headers().contains_key("sec-fetch-site") && !is_same_origin(request)
+    let says = |name| request.headers().contains_key(name);
+    (says("sec-fetch-site") || says("origin")) && !is_same_origin(request)
 }
 
 #[cfg(test)]

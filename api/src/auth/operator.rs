@@ -62,7 +62,8 @@ pub async fn create_token(
         return Err(OperatorError::RoleTooHigh { wanted: role, user: owner.name, role: owner.role });
     }
     let now = clock::now(&*write).await?;
-    let new = NewToken { name: name.to_owned(), role, expires_at: expires_in.map(|span| now + span) };
+    let expires_at = expires_in.map(|span| now + span);
+    let new = NewToken { name: name.to_owned(), role, permissions: None, subscriptions: None, expires_at };
     let (row, token) = api_tokens::insert(&write, owner.id, new).await?;
     Event::new(EventType::TokenCreated, Actor::SYSTEM, "token")
         .subject(row.id)

@@ -1,5 +1,8 @@
 //! Passwords: argon2id (RFC 9106) at OWASP's floor, a bounded number of hashes at once, and the same work for every attempt.
 
+mod common;
+
+use crate::error::ApiError;
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier},
@@ -24,14 +27,34 @@ pub const MAX_LENGTH: usize = 1024;
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const GENERATED_LENGTH: usize = 24;
 
+/// How many may wait for each hash that is made at once: the last one of them waits less than a second.
+const WAITING: usize = 32;
+/// When whoever is not let in to wait may come again.
+const BUSY_SECONDS: u32 = 1;
+
 /// A password could not be hashed or compared.
 #[derive(Debug, Error)]
-#[error("passwords cannot be hashed now: {0}")]
-pub struct HashError(&'static str);
+pub enum HashError {
+    #[error("too many passwords are waiting to be hashed; try again in a second")]
+    Busy,
+    #[error("passwords cannot be hashed now: {0}")]
+    Failed(&'static str),
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Self::rate_limited(BUSY_SECONDS),
+            HashError::Failed(_) => Self::internal(error),
+        }
+    }
+}
 
 /// Hashes and compares, never on more threads than leave one core to everything else.
 #[derive(Clone)]
 pub struct Passwords {
+    /// Those that are hashed and those that wait.
+    places: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     /// The hash of nobody's password: unknown users cost as much as known ones.
     decoy: Arc<str>,
@@ -43,13 +66,14 @@ impl Passwords {
     pub fn new() -> Result<Self, HashError> {
         let slots = available_parallelism().map_or(1, NonZeroUsize::get).saturating_sub(1).max(1);
         let decoy = hash(&generate()?)?.into();
-        Ok(Self { slots: Arc::new(Semaphore::new(slots)), decoy })
+        let places = Arc::new(Semaphore::new(slots * (1 + WAITING)));
+        Ok(Self { places, slots: Arc::new(Semaphore::new(slots)), decoy })
     }
 
     /// The PHC string to be stored.
     ///
     /// # Errors
-    /// [`HashError`] when the system gives no randomness or memory.
+    /// [`HashError::Busy`] at once when too many wait; otherwise when the system gives no randomness or memory.
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
         self.run(move || hash(&password)).await
     }
@@ -57,7 +81,8 @@ impl Passwords {
     /// Whether it is the password whose PHC string was stored. None stored: no, after the same work.
     ///
     /// # Errors
-    /// [`HashError`] when the system gives no memory or the stored text is no PHC string.
+    /// [`HashError::Busy`] at once when too many wait; otherwise when the system gives no memory or the stored text is no PHC
+    /// string.
     pub async fn verify(&self, password: SecretString, stored: Option<&str>) -> Result<bool, HashError> {
         let known = stored.is_some();
         let phc: Arc<str> = stored.map_or_else(|| Arc::clone(&self.decoy), Into::into);
@@ -69,26 +94,27 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| HashError("shutting down"))?;
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| HashError::Busy)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| HashError::Failed("shutting down"))?;
         // The slot goes into the thread: a client that hangs up frees it only when the work is done.
         let job = move || {
             let outcome = work();
-            drop(slot);
+            drop((slot, place));
             outcome
         };
-        tokio::task::spawn_blocking(job).await.map_err(|_| HashError("the hashing thread failed"))?
+        tokio::task::spawn_blocking(job).await.map_err(|_| HashError::Failed("the hashing thread failed"))?
     }
 }
 
 fn argon2() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError("wrong parameters"))?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError::Failed("wrong parameters"))?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 fn hash(password: &SecretString) -> Result<String, HashError> {
-    let salt = ids::random::<16>().map_err(|_| HashError("no randomness"))?;
+    let salt = ids::random::<16>().map_err(|_| HashError::Failed("no randomness"))?;
     let phc = argon2()?.hash_password_with_salt(password.expose_secret().as_bytes(), &salt);
-    Ok(phc.map_err(|_| HashError("argon2 failed"))?.to_string())
+    Ok(phc.map_err(|_| HashError::Failed("argon2 failed"))?.to_string())
 }
 
 fn compare(password: &SecretString, phc: &str) -> Result<bool, HashError> {
@@ -96,8 +122,31 @@ fn compare(password: &SecretString, phc: &str) -> Result<bool, HashError> {
     match argon2()?.verify_password(password.expose_secret().as_bytes(), phc) {
         Ok(()) => Ok(true),
         Err(Error::PasswordInvalid) => Ok(false),
-        Err(_) => Err(HashError("argon2 failed")),
+        Err(_) => Err(HashError::Failed("argon2 failed")),
     }
+}
+
+/// Lets a password through that a person may choose: long enough, and no first guess. There are no rules about its characters
+/// (NIST SP 800-63B, 3.1.1.2). `name` is that of its owner, `pointer` the field that it came in.
+///
+/// # Errors
+/// 400.
+pub fn check(password: &SecretString, name: &str, pointer: &str) -> Result<(), ApiError> {
+    let length = password.expose_secret().chars().count();
+    if !(MIN_LENGTH..=MAX_LENGTH).contains(&length) {
+        let message = format!("Choose {MIN_LENGTH} to {MAX_LENGTH} characters.");
+        return Err(ApiError::invalid(pointer, "length", message));
+    }
+    if is_common(password, name) {
+        let message = "This is one of the first passwords that are guessed. Choose another, such as several words.";
+        return Err(ApiError::invalid(pointer, "common", message));
+    }
+    Ok(())
+}
+
+/// Whether it is one that is guessed first for a user of this name.
+pub fn is_common(password: &SecretString, name: &str) -> bool {
+    common::is_common(password.expose_secret(), &["keywright", name])
 }
 
 /// A password of 120 random bits that can be read aloud.
@@ -105,7 +154,7 @@ fn compare(password: &SecretString, phc: &str) -> Result<bool, HashError> {
 /// # Errors
 /// [`HashError`] when the system gives no randomness.
 pub fn generate() -> Result<SecretString, HashError> {
-    let random = ids::random::<GENERATED_LENGTH>().map_err(|_| HashError("no randomness"))?;
+    let random = ids::random::<GENERATED_LENGTH>().map_err(|_| HashError::Failed("no randomness"))?;
     let letters = random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte % 32)).copied());
     Ok(letters.map(char::from).collect::<String>().into())
 }
@@ -124,6 +173,22 @@ mod tests {
         assert!(!passwords.verify("correct horse ".into(), Some(&first)).await.unwrap());
         assert!(!passwords.verify("correct horse".into(), None).await.unwrap());
         assert!(passwords.verify("correct horse".into(), Some("plain")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_when_too_many_wait_is_sent_away_at_once() {
+        let passwords = Passwords { slots: Arc::new(Semaphore::new(0)), ..Passwords::new().unwrap() };
+        let most = passwords.places.available_permits();
+        let mut waiting: Vec<_> = (0..most).map(|_| Box::pin(passwords.verify("x".into(), None))).collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        assert!(matches!(passwords.verify("x".into(), None).await, Err(HashError::Busy)));
+        // who hangs up makes room
+        waiting.pop();
+        assert!(futures::poll!(Box::pin(passwords.verify("x".into(), None))).is_pending());
+        passwords.slots.add_permits(1);
+        assert!(!passwords.verify("x".into(), None).await.unwrap());
     }
 
     #[test]

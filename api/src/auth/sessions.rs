@@ -1,6 +1,6 @@
 //! Sign in, refresh, sign out, and the password that it hangs on.
 
-use super::{Identity, Principal, access, cookies::Token, opaque, passwords};
+use super::{Client, Identity, Principal, access, caller, cookies::Token, opaque, passwords, throttle};
 use crate::{
     context,
     error::{ApiError, Code},
@@ -16,6 +16,7 @@ use keywright_jobs::{
     audit::{Actor, Event, EventType},
     setup::{database::Write, ids},
 };
+use poem::Request;
 use sea_orm::{ActiveModelTrait, DbErr, Set};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -27,13 +28,6 @@ const REFRESH_LIFETIME: TimeDelta = TimeDelta::days(7);
 /// Characters kept of what a client says about itself.
 const MAX_USER_AGENT: usize = 256;
 
-/// What is known of the program that signs in.
-#[derive(Clone, Debug, Default)]
-pub struct Client {
-    pub user_agent: Option<String>,
-    pub address: Option<String>,
-}
-
 /// A pair of tokens, shown once.
 pub struct SignedIn {
     pub issued_at: DateTime<Utc>,
@@ -42,6 +36,7 @@ pub struct SignedIn {
     pub refresh: SecretString,
     pub refresh_ends: DateTime<Utc>,
     pub password_generated: bool,
+    pub session: Uuid,
 }
 
 impl SignedIn {
@@ -55,7 +50,7 @@ impl SignedIn {
 /// Starts a session. An unknown name, a wrong password and a disabled user look and cost the same.
 ///
 /// # Errors
-/// 401 `login_failed`.
+/// 401 `login_failed`; 429 after too many failures, or while too many log in at once.
 pub async fn login(
     identity: &Identity,
     name: &str,
@@ -63,20 +58,25 @@ pub async fn login(
     client: Client,
 ) -> Result<SignedIn, ApiError> {
     let user = user_account::by_name(identity.db.reader(), name).await?;
+    let attempt = identity.throttle.login(name, user.as_ref().map(|user| user.id), &client);
+    identity.throttle.admit(identity.db.reader(), &attempt).await?;
     let stored = user.as_ref().filter(|user| !user.disabled).and_then(|user| user.password_hash.as_deref());
-    let passed = identity.passwords.verify(password, stored).await.map_err(ApiError::internal)?;
-    let Some(user) = user.as_ref().filter(|_| passed) else {
-        return Err(refuse_login(identity, user.as_ref(), &client).await?);
-    };
+    let passed = identity.passwords.verify(password, stored).await?;
     let write = identity.db.begin().await?;
-    // A password that was changed while it was compared does not start a session any more.
-    let now = user_account::by_id_locked(&*write, user.id).await?;
-    if now.is_none_or(|now| now.disabled || now.password_hash != user.password_hash) {
+    // others may have failed meanwhile: of many guesses at once no more are answered than one after the other
+    if let Err(held_up) = identity.throttle.admit(&*write, &attempt).await {
         write.rollback().await?;
-        return Err(refuse_login(identity, Some(user), &client).await?);
+        return Err(held_up);
     }
+    let Some(user) = still(&write, user.as_ref().filter(|_| passed)).await? else {
+        identity.throttle.failed(&*write, &attempt).await?;
+        write.commit().await?;
+        identity.denials.count(Code::LoginFailed, client.address, user.map(|user| user.id));
+        return Err(ApiError::unauthorized(Code::LoginFailed, "The user name or the password is wrong."));
+    };
+    identity.throttle.succeeded(&*write, &attempt).await?;
     let session = insert_session(&write, user.id, client).await?;
-    let signed_in = issue(identity, &write, user, &session).await?;
+    let signed_in = issue(identity, &write, &user, &session).await?;
     event(EventType::Login, Actor::user(user.id, user.name.as_str()), "user")
         .subject(user.id)
         .detail("sessionId", session.id.to_string())
@@ -87,22 +87,11 @@ pub async fn login(
     Ok(signed_in)
 }
 
-/// Audits the failure. A name that nobody has is not kept: it may be a password typed into the wrong field.
-async fn refuse_login(
-    identity: &Identity,
-    user: Option<&user_account::Model>,
-    client: &Client,
-) -> Result<ApiError, DbErr> {
-    let mut event = event(EventType::LoginFailed, Actor::ANONYMOUS, "user")
-        .outcome(Outcome::Denied)
-        .detail("address", client.address.clone());
-    if let Some(user) = user {
-        event = event.subject(user.id).detail("name", user.name.as_str());
-    }
-    let write = identity.db.begin().await?;
-    event.write(&*write).await?;
-    write.commit().await?;
-    Ok(ApiError::unauthorized(Code::LoginFailed, "The user name or the password is wrong."))
+/// The user, unless their password was changed or they were disabled while it was compared.
+async fn still(write: &Write, user: Option<&user_account::Model>) -> Result<Option<user_account::Model>, DbErr> {
+    let Some(user) = user else { return Ok(None) };
+    let now = user_account::by_id_locked(&**write, user.id).await?;
+    Ok(now.filter(|now| !now.disabled && now.password_hash == user.password_hash))
 }
 
 async fn insert_session(write: &Write, user: Uuid, client: Client) -> Result<session::Model, DbErr> {
@@ -141,16 +130,20 @@ async fn issue(
     row.insert(&**write).await?;
     let issued_at = identity.clock.now();
     let (access, access_ends) =
-        access::mint(&identity.keys, user.id, session.id, issued_at, session.expires_at).map_err(ApiError::internal)?;
+        access::mint(&identity.keys.current(), user.id, session.id, issued_at, session.expires_at)
+            .map_err(ApiError::internal)?;
     let password_generated = user.password_generated;
-    Ok(SignedIn { issued_at, access, access_ends, refresh, refresh_ends, password_generated })
+    Ok(SignedIn { issued_at, access, access_ends, refresh, refresh_ends, password_generated, session: session.id })
 }
 
 /// Spends a refresh token for a new pair. One that was spent before was copied: its session ends.
 ///
+/// There is no time in which a second use is taken for a lost reply: within it a thief who is quick would not be noticed (RFC
+/// 9700, 4.14.2). Whoever lost a reply logs in again. `by_cookie` is the request when a browser sent the token.
+///
 /// # Errors
-/// 401 `token_invalid`, `token_expired` or `token_revoked`.
-pub async fn refresh(identity: &Identity, token: &str) -> Result<SignedIn, ApiError> {
+/// 401 `token_invalid`, `token_expired` or `token_revoked`; 403 `csrf_failed`, which spends nothing.
+pub async fn refresh(identity: &Identity, token: &str, by_cookie: Option<&Request>) -> Result<SignedIn, ApiError> {
     let invalid = || ApiError::unauthorized(Code::TokenInvalid, "This is no refresh token of this server. Log in.");
     let revoked = || ApiError::unauthorized(Code::TokenRevoked, "The session has ended. Log in again.");
     if token.len() > access::MAX_BYTES {
@@ -160,6 +153,9 @@ pub async fn refresh(identity: &Identity, token: &str) -> Result<SignedIn, ApiEr
     let write = identity.db.begin().await?;
     let row = refresh_token::by_hash(&*write, &hash).await?.ok_or_else(invalid)?;
     let (session, user) = session::live_with_user(&*write, row.session_id).await?.ok_or_else(revoked)?;
+    if let Some(request) = by_cookie {
+        caller::require_csrf_token(identity, request, session.id)?;
+    }
     if !refresh_token::spend(&*write, &hash).await? {
         session::revoke(&*write, user.id, Which::One(session.id)).await?;
         event(EventType::RefreshReused, Actor::ANONYMOUS, "session")
@@ -197,25 +193,28 @@ pub async fn logout(identity: &Identity, caller: &Principal) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Ends sessions of the caller: one, or all but the one that calls.
+/// Ends sessions of `user`: one, or all but the one that calls.
 ///
 /// # Errors
-/// 404 when the one is not among the caller's live sessions.
-pub async fn revoke(identity: &Identity, caller: &Principal, one: Option<Uuid>) -> Result<(), ApiError> {
+/// 404 when the one is not among the user's live sessions.
+pub async fn revoke(identity: &Identity, caller: &Principal, user: Uuid, one: Option<Uuid>) -> Result<(), ApiError> {
     let which = match (one, caller.session_id()) {
         (Some(id), _) => Which::One(id),
         (None, Some(own)) => Which::AllBut(own),
         (None, None) => Which::All,
     };
     let write = identity.db.begin().await?;
-    let ended = session::revoke(&*write, caller.user_id, which).await?;
+    let ended = session::revoke(&*write, user, which).await?;
     if ended == 0 && one.is_some() {
+        write.rollback().await?;
         return Err(ApiError::not_found("session"));
     }
-    let mut event = event(EventType::SessionRevoked, caller.actor(), "session").detail("ended", ended);
-    if let Some(id) = one {
-        event = event.subject(id);
-    }
+    let event = event(EventType::SessionRevoked, caller.actor(), "session").detail("ended", ended);
+    let event = event.detail("userId", user.to_string());
+    let event = match one {
+        Some(id) => event.subject(id),
+        None => event,
+    };
     event.write(&*write).await?;
     write.commit().await?;
     Ok(())
@@ -231,39 +230,34 @@ pub async fn change_password(
     current: SecretString,
     new: SecretString,
 ) -> Result<(), ApiError> {
-    check_new_password(&current, &new)?;
+    passwords::check(&new, &caller.user_name, "/newPassword")?;
+    if new.expose_secret() == current.expose_secret() {
+        return Err(ApiError::invalid("/newPassword", "unchanged", "Choose a password that is not the present one."));
+    }
     let gone = || ApiError::unauthorized(Code::TokenRevoked, "The user is gone.");
     let user = user_account::by_id(identity.db.reader(), caller.user_id).await?.ok_or_else(gone)?;
-    if !identity.passwords.verify(current, user.password_hash.as_deref()).await.map_err(ApiError::internal)? {
+    let attempt = identity.throttle.password(user.id);
+    identity.throttle.admit(identity.db.reader(), &attempt).await?;
+    if !identity.passwords.verify(current, user.password_hash.as_deref()).await? {
         let write = identity.db.begin().await?;
+        identity.throttle.failed(&*write, &attempt).await?;
         let event = event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id);
         event.outcome(Outcome::Denied).write(&*write).await?;
         write.commit().await?;
         return Err(ApiError::invalid("/currentPassword", "mismatch", "This is not the present password."));
     }
-    let hash = identity.passwords.hash(new).await.map_err(ApiError::internal)?;
+    let hash = identity.passwords.hash(new).await?;
     let write = identity.db.begin().await?;
     let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;
     if locked.password_hash != user.password_hash {
         return Err(ApiError::conflict("The password was changed by somebody else meanwhile."));
     }
+    identity.throttle.succeeded(&*write, &attempt).await?;
     store_password(&write, locked, hash, false).await?;
     let which = caller.session_id().map_or(Which::All, Which::AllBut);
     session::revoke(&*write, user.id, which).await?;
     event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id).write(&*write).await?;
     write.commit().await?;
-    Ok(())
-}
-
-fn check_new_password(current: &SecretString, new: &SecretString) -> Result<(), ApiError> {
-    let length = new.expose_secret().chars().count();
-    if !(passwords::MIN_LENGTH..=passwords::MAX_LENGTH).contains(&length) {
-        let message = format!("Choose {} to {} characters.", passwords::MIN_LENGTH, passwords::MAX_LENGTH);
-        return Err(ApiError::invalid("/newPassword", "length", message));
-    }
-    if new.expose_secret() == current.expose_secret() {
-        return Err(ApiError::invalid("/newPassword", "unchanged", "Choose a password that is not the present one."));
-    }
     Ok(())
 }
 
@@ -280,6 +274,7 @@ pub(super) async fn store_password(
     user.password_generated = Set(generated);
     user.updated_at = Set(now);
     user.version = Set(version + 1);
+    throttle::unlock(&**write, *user.id.as_ref()).await?;
     user.update(&**write).await.map(|_| ())
 }
 

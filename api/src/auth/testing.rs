@@ -1,6 +1,9 @@
 //! A server of identity alone, on a database of its own, for the tests beside the code.
 
-use super::{Caller, Identity, IdentityGate, bootstrap, passwords::Passwords, perm, signing_keys::SigningKeys};
+use super::{
+    Caller, Identity, IdentityGate, Settings, bootstrap, denials::Audited, passwords::Passwords, perm,
+    signing_keys::SigningKeys,
+};
 use crate::{
     answer::NoContent,
     app,
@@ -13,7 +16,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use keywright_entities::{audit_outbox, clock, types::Role, user_account};
 use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, ids, sealing::Sealing};
 use poem::{
-    Endpoint, IntoResponse, Request, Response,
+    Endpoint, EndpointExt, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
     http::{HeaderMap, Method, StatusCode},
 };
@@ -95,7 +98,7 @@ impl Rig {
             let (offset, system) = (Arc::clone(&offset), Clock::system());
             Clock::from_fn(move || system.now() + chrono::TimeDelta::seconds(offset.load(Ordering::SeqCst)))
         };
-        let identity = Identity::start(db.clone(), &sealing(&db).await, clock, true).await.unwrap();
+        let identity = Identity::start(db.clone(), &sealing(&db).await, clock, Settings::default()).await.unwrap();
         bootstrap::first_admin(&db, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.unwrap();
         let options = app::Options {
             cursor_key: CursorKey::new(b"test"),
@@ -106,7 +109,8 @@ impl Rig {
             check_answers: true,
         };
         let api = (AuthApi::new(Arc::clone(&identity)), TokensApi::new(Arc::clone(&identity)), ProbeApi);
-        Self { db, identity, offset, app: app::build(api, options).unwrap(), _folder: folder }
+        let app = Audited::new(Arc::clone(&identity.denials), app::build(api, options).unwrap()).boxed();
+        Self { db, identity, offset, app, _folder: folder }
     }
 
     /// Lets time pass for tokens. The database's clock stays.
@@ -163,6 +167,7 @@ impl Rig {
             password_generated: Set(false),
             role: Set(role),
             disabled: Set(false),
+            subscriptions: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
             version: Set(1),
@@ -186,6 +191,7 @@ impl Rig {
     }
 
     pub async fn audit(&self) -> Vec<audit_outbox::Model> {
+        self.identity.denials.write(true).await.unwrap();
         audit_outbox::Entity::find().order_by_asc(audit_outbox::Column::Id).all(self.db.reader()).await.unwrap()
     }
 

@@ -6,7 +6,7 @@ use super::{
     Credential, Identity, Principal,
     permissions::{Permission, Required},
 };
-use keywright_entities::{api_token, scope::Scope, session, types::Role};
+use keywright_entities::{api_token, scope::Scope, session};
 use sea_orm::DbErr;
 use std::{
     collections::HashMap,
@@ -38,13 +38,14 @@ impl Key {
 /// What somebody may do and see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rights {
-    roles: Vec<Role>,
+    may: Vec<Permission>,
     visible: Scope,
 }
 
 impl Rights {
     fn of(principal: &Principal) -> Self {
-        Self { roles: principal.roles(), visible: principal.visible() }
+        let may = Permission::ALL.iter().copied().filter(|permission| principal.may(*permission)).collect();
+        Self { may, visible: principal.visible() }
     }
 }
 
@@ -118,7 +119,7 @@ impl Watched {
             // not asked yet
             None => true,
             Some(None) => false,
-            Some(Some(now)) => *now == self.rights && now.roles.iter().all(|role| self.permission.is_of(*role)),
+            Some(Some(now)) => *now == self.rights && now.may.contains(&self.permission),
         }
     }
 

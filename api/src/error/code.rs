@@ -41,6 +41,8 @@ pub enum Code {
     NoSubscription,
     /// The requested mode exists in the contract but this version cannot serve it.
     ModeUnavailable,
+    /// The change would leave nobody who may administer.
+    LastAdmin,
 }
 
 impl Code {
@@ -80,6 +82,7 @@ impl Code {
         Self::Internal,
         Self::NoSubscription,
         Self::ModeUnavailable,
+        Self::LastAdmin,
     ];
 
     /// The wire spelling, the HTTP status it is answered with, and the title (the same for every occurrence, RFC 9457).
@@ -119,6 +122,7 @@ impl Code {
             Self::Internal => ("internal", 500, "Internal error"),
             Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
             Self::ModeUnavailable => ("mode_unavailable", 400, "The mode is not available"),
+            Self::LastAdmin => ("last_admin", 409, "Somebody must be able to administer"),
         }
     }
 

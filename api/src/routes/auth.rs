@@ -6,7 +6,7 @@ use chrono::DateTime;
 use keywright_entities::session;
 use poem::Request;
 use poem::web::cookie::CookieJar;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Form, Json};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiRequest, Enum, Object, OpenApi};
@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::Tag;
 use super::role::Role;
 use crate::answer::NoContent;
-use crate::auth::sessions::{self, Client, SignedIn};
+use crate::auth::sessions::{self, SignedIn};
 use crate::auth::signing_keys::Jwk;
-use crate::auth::{Caller, Credential, Identity, Permission, caller, cookies, perm};
+use crate::auth::{Caller, Client, Credential, Identity, Permission, Principal, caller, cookies, perm};
 use crate::error::{ApiError, Code};
 use crate::page::{Key, ListParams, Page, SortKey, Sorting};
 use crate::timestamp::Timestamp;
@@ -86,6 +86,8 @@ pub struct Tokens {
     refresh_token: String,
     /// The password was made by the program: set one of your own with `/api/auth/password`.
     password_change_required: bool,
+    /// For browsers: what a change by cookie carries in `X-CSRF-Token`. The same for the whole session.
+    csrf_token: String,
 }
 
 impl Example for Tokens {
@@ -96,6 +98,7 @@ impl Example for Tokens {
             expires_in: 900,
             refresh_token: "kwr_l4sVbN0yq0b1mE8cJ3tQH2xkU6oZr9dWfPgA5iXeT7c".to_owned(),
             password_change_required: false,
+            csrf_token: "mD3cVQ0b8n…".to_owned(),
         }
     }
 }
@@ -140,6 +143,8 @@ pub struct Me {
     credential_id: Uuid,
     /// When the session or the token ends; null = never.
     expires_at: Option<Timestamp>,
+    /// For browsers: what a change by cookie carries in `X-CSRF-Token`; null for an API token.
+    csrf_token: Option<String>,
 }
 
 impl Example for Me {
@@ -153,15 +158,17 @@ impl Example for Me {
             credential_type: CredentialType::Session,
             credential_id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a12),
             expires_at: Some(DateTime::UNIX_EPOCH.into()),
+            csrf_token: Some("mD3cVQ0b8n…".to_owned()),
         }
     }
 }
 
-/// A session of the caller.
+/// A session.
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct Session {
     id: Uuid,
+    user: Uuid,
     /// It is the one that asks.
     current: bool,
     created_at: Timestamp,
@@ -177,6 +184,7 @@ impl Session {
     fn of(row: session::Model, current: Option<Uuid>) -> Self {
         Self {
             id: row.id,
+            user: row.user_id,
             current: Some(row.id) == current,
             created_at: row.created_at.into(),
             last_used_at: row.last_used_at.into(),
@@ -220,6 +228,12 @@ impl AuthApi {
         Self { identity }
     }
 
+    async fn session_for(&self, caller: &Principal, id: Uuid) -> Result<session::Model, ApiError> {
+        let live = session::live_with_user(self.identity.db.reader(), id).await?;
+        let seen = live.filter(|(_, user)| user.id == caller.user_id || caller.may(Permission::UsersManage));
+        seen.map(|(row, _)| row).ok_or_else(|| ApiError::not_found("session"))
+    }
+
     fn hand_out(&self, tokens: SignedIn, jar: &CookieJar) -> Json<Tokens> {
         let (access, refresh) = tokens.tokens();
         self.identity.cookies.set(jar, tokens.issued_at, access, refresh);
@@ -229,6 +243,7 @@ impl AuthApi {
             expires_in: (tokens.access_ends - tokens.issued_at).num_seconds(),
             refresh_token: tokens.refresh.expose_secret().to_owned(),
             password_change_required: tokens.password_generated,
+            csrf_token: self.identity.csrf.token(tokens.session),
         })
     }
 }
@@ -253,7 +268,7 @@ impl AuthApi {
     /// Refresh the tokens
     ///
     /// Spends the refresh token of the body, or of the cookie when the body has none, for a new pair. A refresh token is good
-    /// once: a second use ends its session.
+    /// once: a second use ends its session. By cookie it needs the same origin and `X-CSRF-Token`, as every change does.
     #[oai(path = "/api/auth/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
@@ -264,10 +279,10 @@ impl AuthApi {
         let (RefreshRequest::Json(Json(body)) | RefreshRequest::Form(Form(body))) = body;
         check_grant(body.grant_type.as_deref(), "refresh_token")?;
         let tokens = match (body.refresh_token.as_deref(), self.identity.cookies.read_refresh(request)) {
-            (Some(token), _) => sessions::refresh(&self.identity, token).await?,
+            (Some(token), _) => sessions::refresh(&self.identity, token, None).await?,
             (None, Some(token)) => {
                 caller::require_same_origin(request)?;
-                sessions::refresh(&self.identity, token).await?
+                sessions::refresh(&self.identity, token, Some(request)).await?
             }
             (None, None) => {
                 let detail = "Send refresh_token in the body, or the cookie of a login.";
@@ -318,44 +333,56 @@ impl AuthApi {
             credential_type,
             credential_id,
             expires_at: expires_at.map(Timestamp::from),
+            csrf_token: caller.session_id().map(|session| self.identity.csrf.token(session)),
         }))
     }
 
-    /// List my sessions
+    /// List sessions
     ///
-    /// Sort by `createdAt`.
+    /// The caller's own; an administrator may name another user. Sort by `createdAt`.
     #[oai(path = "/api/auth/sessions", method = "get", operation_id = "listSessions")]
     async fn sessions(
         &self,
         caller: Caller<perm::AccountSelf>,
         params: ListParams,
+        /// Those of this user, which needs `users:manage`.
+        user: Query<Option<Uuid>>,
     ) -> Result<Json<Page<Session>>, ApiError> {
-        let db = &self.identity.db;
-        let own = session::live_of(db.backend(), caller.user_id);
-        let slice = params.fetch(own, &SESSION_ORDER, db.reader()).await?;
+        let (db, user) = (&self.identity.db, whose(&caller, user.0)?);
+        let slice = params.fetch(session::live_of(db.backend(), user), &SESSION_ORDER, db.reader()).await?;
         Ok(Json(slice.into_page(|row| Session::of(row, caller.session_id()))))
     }
 
-    /// End my other sessions
+    /// End all other sessions
+    ///
+    /// Those of the caller but the one that asks; an administrator may name another user.
     #[oai(path = "/api/auth/sessions", method = "delete", operation_id = "deleteOtherSessions")]
-    async fn end_others(&self, caller: Caller<perm::AccountSelf>) -> Result<NoContent, ApiError> {
-        sessions::revoke(&self.identity, &caller, None).await?;
+    async fn end_others(
+        &self,
+        caller: Caller<perm::AccountSelf>,
+        /// Those of this user, which needs `users:manage`.
+        user: Query<Option<Uuid>>,
+    ) -> Result<NoContent, ApiError> {
+        sessions::revoke(&self.identity, &caller, whose(&caller, user.0)?, None).await?;
         Ok(NoContent::NoContent)
     }
 
-    /// Get one of my sessions
+    /// Get a session
+    ///
+    /// One of the caller's, or anybody's for an administrator.
     #[oai(path = "/api/auth/sessions/:id", method = "get", operation_id = "getSession")]
     async fn session(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<Json<Session>, ApiError> {
-        let live = session::live_with_user(self.identity.db.reader(), id.0).await?;
-        let own = live.filter(|(_, user)| user.id == caller.user_id);
-        let (row, _) = own.ok_or_else(|| ApiError::not_found("session"))?;
+        let row = self.session_for(&caller, id.0).await?;
         Ok(Json(Session::of(row, caller.session_id())))
     }
 
-    /// End one of my sessions
+    /// End a session
+    ///
+    /// One of the caller's, or anybody's for an administrator.
     #[oai(path = "/api/auth/sessions/:id", method = "delete", operation_id = "deleteSession")]
     async fn end(&self, caller: Caller<perm::AccountSelf>, id: Path<Uuid>) -> Result<NoContent, ApiError> {
-        sessions::revoke(&self.identity, &caller, Some(id.0)).await?;
+        let row = self.session_for(&caller, id.0).await?;
+        sessions::revoke(&self.identity, &caller, row.user_id, Some(row.id)).await?;
         Ok(NoContent::NoContent)
     }
 
@@ -364,8 +391,17 @@ impl AuthApi {
     /// With them others can check our access tokens; whether a session has ended only this server knows.
     #[oai(path = "/api/auth/jwks.json", method = "get", operation_id = "getJwks")]
     async fn jwks(&self) -> Result<Json<JwkSet>, ApiError> {
-        Ok(Json(JwkSet { keys: self.identity.keys.jwks().to_vec() }))
+        Ok(Json(JwkSet { keys: self.identity.keys.current().jwks().to_vec() }))
     }
+}
+
+/// Whose sessions are meant.
+fn whose(caller: &Principal, user: Option<Uuid>) -> Result<Uuid, ApiError> {
+    let user = user.unwrap_or(caller.user_id);
+    if user != caller.user_id {
+        caller.require(Permission::UsersManage)?;
+    }
+    Ok(user)
 }
 
 fn check_grant(sent: Option<&str>, expected: &'static str) -> Result<(), ApiError> {
@@ -376,8 +412,5 @@ fn check_grant(sent: Option<&str>, expected: &'static str) -> Result<(), ApiErro
 }
 
 fn client(request: &Request) -> Client {
-    Client {
-        user_agent: request.header("user-agent").map(str::to_owned),
-        address: request.remote_addr().as_socket_addr().map(|address| address.ip().to_string()),
-    }
+    Client { user_agent: request.header("user-agent").map(str::to_owned), address: caller::address(request) }
 }

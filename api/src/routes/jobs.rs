@@ -16,7 +16,7 @@ use crate::{
     timestamp::Timestamp,
     wire::JobState,
 };
-use keywright_entities::{job, scope::Scope, types};
+use keywright_entities::{job, scan, scope::Scope, types};
 use keywright_jobs::{
     queue::{
         Enqueued,
@@ -29,7 +29,7 @@ use poem_openapi::{
     param::{Header, Path, Query},
     payload::Json,
 };
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
+use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, Select};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -105,7 +105,7 @@ impl JobsApi {
         sort: Query<Option<String>>,
     ) -> Result<Json<Page<JobView>>, ApiError> {
         let _ = sort;
-        let mut select = visible(&caller.visible());
+        let mut select = visible(self.database.backend(), &caller.visible());
         select = match parent_id.0 {
             Some(parent) => select.filter(job::Column::ParentId.eq(parent)),
             None => select.filter(job::Column::ParentId.is_null()),
@@ -256,17 +256,22 @@ fn preferred_wait(prefer: &str) -> Option<u32> {
 
 /// The job of this id, if the caller may see it.
 async fn find(database: &Database, visible_to: &Scope, id: Uuid) -> Result<job::Model, ApiError> {
-    let found = visible(visible_to).filter(job::Column::Id.eq(id)).one(database.reader()).await?;
+    let found = visible(database.backend(), visible_to).filter(job::Column::Id.eq(id)).one(database.reader()).await?;
     found.ok_or_else(|| ApiError::not_found("job"))
 }
 
-/// Jobs of several subscriptions are seen by those who may see them all.
-fn visible(to: &Scope) -> Select<job::Entity> {
-    let select = job::Entity::find();
-    match to {
-        Scope::All => select,
-        restricted => select.filter(restricted.on(job::Column::SubscriptionId)),
+/// A job of several subscriptions is seen by those who may see them all.
+fn visible(backend: DbBackend, to: &Scope) -> Select<job::Entity> {
+    use sea_orm::{QuerySelect, QueryTrait};
+    if *to == Scope::All {
+        return job::Entity::find();
     }
+    let scans = scan::Entity::find()
+        .select_only()
+        .column(scan::Column::Id)
+        .filter(to.on_all_of(backend, scan::Column::Subscriptions.into_expr()));
+    let scans = job::Column::Id.in_subquery(scans.into_query());
+    job::Entity::find().filter(Condition::any().add(to.on(job::Column::SubscriptionId)).add(scans))
 }
 
 /// A job of this subscription, or one with a part that is.

@@ -53,7 +53,9 @@ impl MetricsApi {
         if metrics::is_local(self.listen, peer, forwarded) {
             return Ok(());
         }
-        caller::authenticate(&self.identity, request).await?.require(Permission::SystemRead)
+        let principal = caller::authenticate(&self.identity, request).await?;
+        principal.require_own_password()?;
+        principal.require(Permission::SystemRead)
     }
 
     async fn standing(&self) -> Option<Standing> {

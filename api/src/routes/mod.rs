@@ -19,12 +19,14 @@ pub mod auth;
 pub mod discovery;
 pub mod jobs;
 pub mod metrics;
+pub mod permission;
 pub mod queues;
 pub mod role;
 pub mod schedules;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;
+pub mod users;
 
 use poem_openapi::Tags;
 
@@ -34,6 +36,7 @@ pub type Api = (
     metrics::MetricsApi,
     auth::AuthApi,
     tokens::TokensApi,
+    users::UsersApi,
     subscriptions::SubscriptionsApi,
     discovery::ScansApi,
     discovery::AssetsApi,

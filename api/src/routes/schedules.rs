@@ -31,7 +31,8 @@ use poem_openapi::{
     payload::Json,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QuerySelect,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter,
+    QuerySelect, Select,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -81,8 +82,8 @@ impl SchedulesApi {
         /// `createdAt` (default), `name`.
         sort: Query<Option<String>>,
     ) -> Result<Json<Page<ScheduleView>>, ApiError> {
-        let _ = (caller, sort);
-        let mut select = schedule::Entity::find();
+        let _ = sort;
+        let mut select = schedule::visible(self.database.backend(), &caller.visible(), caller.user_id);
         if let Some(kind) = kind.0 {
             select = select.filter(schedule::Column::Kind.eq(kind.as_str()));
         }
@@ -125,8 +126,7 @@ impl SchedulesApi {
         caller: Caller<perm::SchedulesRead>,
         id: Path<Uuid>,
     ) -> Result<Current<ScheduleView>, ApiError> {
-        let _ = caller;
-        let row = schedule::Entity::find_by_id(id.0).one(self.database.reader()).await?;
+        let row = visible(self.database.backend(), &caller, id.0).one(self.database.reader()).await?;
         let row = row.ok_or_else(|| ApiError::not_found("schedule"))?;
         Ok(Current::at_version(row.version, view(self.database.reader(), row).await?))
     }
@@ -147,12 +147,12 @@ impl SchedulesApi {
         body: Json<SchedulePatch>,
     ) -> Result<Current<ScheduleView>, ApiError> {
         let write = self.database.begin().await?;
-        let before = find_to_change(&write, id.0).await?;
+        let before = find_to_change(&write, &caller, id.0).await?;
         expect_version(if_match.0.as_deref(), before.version)?;
         let now = clock::micros(clock::now(&*write).await?);
         let after = body.0.apply(before.clone(), caller.user_id, now);
         may_start(&caller, &after.kind)?;
-        let after = checked(&write, &operations, &caller.visible(), Some(&before), after, now).await?;
+        let after = checked(&write, &operations, &caller, Some(&before), after, now).await?;
         let changed = after.into_active_model().reset_all().update(&*write).await?;
         event(EventType::ScheduleUpdated, &caller, &changed).write(&*write).await?;
         let (version, shown) = (changed.version, view(&*write, changed).await?);
@@ -173,7 +173,7 @@ impl SchedulesApi {
         if_match: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         let write = self.database.begin().await?;
-        let row = find_to_change(&write, id.0).await?;
+        let row = find_to_change(&write, &caller, id.0).await?;
         if if_match.0.is_none() {
             return Err(ApiError::precondition_required());
         }
@@ -195,7 +195,7 @@ async fn create(
 ) -> Result<(schedule::Model, ScheduleView), ApiError> {
     let now = clock::micros(clock::now(&**write).await?);
     let row = new.into_row(ids::new(), caller.user_id, now);
-    let row = checked(write, operations, &caller.visible(), None, row, now).await?;
+    let row = checked(write, operations, caller, None, row, now).await?;
     let row = row.into_active_model().insert(&**write).await?;
     event(EventType::ScheduleCreated, caller, &row).write(&**write).await?;
     let shown = view(&**write, row.clone()).await?;
@@ -207,9 +207,13 @@ async fn view(db: &impl ConnectionTrait, row: schedule::Model) -> Result<Schedul
     Ok(around.view(row))
 }
 
+fn visible(backend: DbBackend, caller: &Principal, id: Uuid) -> Select<schedule::Entity> {
+    schedule::visible(backend, &caller.visible(), caller.user_id).filter(schedule::Column::Id.eq(id))
+}
+
 /// Nobody else changes or fires it before this transaction ends.
-async fn find_to_change(write: &Write, id: Uuid) -> Result<schedule::Model, ApiError> {
-    let row = schedule::Entity::find_by_id(id).lock_exclusive().one(&**write).await?;
+async fn find_to_change(write: &Write, caller: &Principal, id: Uuid) -> Result<schedule::Model, ApiError> {
+    let row = visible(write.get_database_backend(), caller, id).lock_exclusive().one(&**write).await?;
     row.ok_or_else(|| ApiError::not_found("schedule"))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
-use keywright_entities::api_token;
+use keywright_entities::{api_token, scope::Scope};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{Example, Password};
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Tag;
+use super::permission::PermissionName;
 use super::role::Role;
 use crate::answer::{Created, NoContent};
 use crate::auth::api_tokens::{self, NewToken};
@@ -30,13 +31,32 @@ pub struct NewApiToken {
     name: String,
     /// What it may do: no more than its owner, whatever becomes of the owner's role.
     role: Role,
+    /// Out of those of the role; absent or null = all of them.
+    #[oai(validator(min_items = 1, unique_items))]
+    permissions: Option<Vec<PermissionName>>,
+    /// The subscriptions that it sees, out of those that the caller sees; absent or null = all of them. Not with the role `admin`.
+    #[oai(validator(max_items = 1000))]
+    subscriptions: Option<Vec<Uuid>>,
     /// When it ends; absent = never.
     expires_at: Option<Timestamp>,
 }
 
 impl Example for NewApiToken {
     fn example() -> Self {
-        Self { name: "nightly scan".to_owned(), role: Role::Operator, expires_at: None }
+        let name = "nightly scan".to_owned();
+        Self { name, role: Role::Operator, permissions: None, subscriptions: None, expires_at: None }
+    }
+}
+
+impl NewApiToken {
+    fn into_new(self) -> NewToken {
+        NewToken {
+            name: self.name,
+            role: self.role.into(),
+            permissions: self.permissions.map(|names| names.into_iter().map(|name| name.0).collect()),
+            subscriptions: self.subscriptions,
+            expires_at: self.expires_at.map(|time| time.0),
+        }
     }
 }
 
@@ -47,6 +67,10 @@ pub struct ApiToken {
     id: Uuid,
     name: String,
     role: Role,
+    /// Out of those of the role; null = all of them.
+    permissions: Option<Vec<String>>,
+    /// The subscriptions that it sees, as far as its owner sees them; null = all of those.
+    subscriptions: Option<Vec<Uuid>>,
     /// Its owner.
     user: Uuid,
     /// Its first characters.
@@ -65,6 +89,8 @@ impl Example for ApiToken {
             id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a13),
             name: "nightly scan".to_owned(),
             role: Role::Operator,
+            permissions: None,
+            subscriptions: None,
             user: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a11),
             hint: "kw_l4sVbN".to_owned(),
             created_at: DateTime::UNIX_EPOCH.into(),
@@ -77,7 +103,13 @@ impl Example for ApiToken {
 
 impl ApiToken {
     fn of(row: api_token::Model, token: Option<&SecretString>) -> Self {
+        let subscriptions = match row.visible() {
+            Scope::All => None,
+            Scope::Subscriptions(ids) => Some(ids),
+        };
         Self {
+            subscriptions,
+            permissions: row.permissions.map(|names| serde_json::from_value(names).unwrap_or_default()),
             id: row.id,
             name: row.name,
             role: row.role.into(),
@@ -137,7 +169,8 @@ impl TokensApi {
 
     /// Make an API token
     ///
-    /// It acts for the caller, with the role that is asked for, which can do no more than the caller.
+    /// It acts for the caller, with the role, permissions and subscriptions that are asked for, which reach no further than the
+    /// caller's.
     #[oai(path = "/api/tokens", method = "post", operation_id = "createToken")]
     async fn create(
         &self,
@@ -145,9 +178,8 @@ impl TokensApi {
         once: Once,
         body: Json<NewApiToken>,
     ) -> Result<Made<Created<ApiToken>>, ApiError> {
-        let Json(NewApiToken { name, role, expires_at }) = body;
-        let new = NewToken { name, role: role.into(), expires_at: expires_at.map(|time| time.0) };
-        api_tokens::require_role(&caller, new.role)?;
+        let new = body.0.into_new();
+        api_tokens::require_rights(&caller, &new)?;
         let write = match once.begin(&self.identity.db).await? {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),

@@ -72,6 +72,11 @@ pub trait Required: Send + Sync + 'static {
 }
 
 impl Permission {
+    /// The permission of this exact name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|permission| permission.as_str() == name)
+    }
+
     pub fn is_of(self, role: Role) -> bool {
         self.roles().contains(&role)
     }

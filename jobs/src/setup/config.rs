@@ -54,6 +54,9 @@ pub struct Config {
     /// Requests per hour and principal; `None` = no limit.
     pub rate_limit_per_hour: Option<u32>,
     pub cookie_secure: bool,
+    pub login: LoginLimits,
+    /// Days after which another key signs access tokens; 0 = only when the operator says so.
+    pub signing_key_days: u32,
     pub egress_allow: Vec<EgressAllow>,
     /// A filter in the syntax of `tracing_subscriber::EnvFilter`, already checked.
     pub log: String,
@@ -66,6 +69,23 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// For how long ended jobs are kept.
     pub retention: Retention,
+}
+
+/// How failed logins are held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// The failure of an account from one address after which there is a delay; 0 = never one.
+    pub threshold: u32,
+    /// After so long without a failure the count begins anew.
+    pub window: Duration,
+    /// The failure of an account, from wherever, that locks it for a window; 0 = never.
+    pub lock_after: u32,
+}
+
+impl Default for LoginLimits {
+    fn default() -> Self {
+        Self { threshold: 5, window: Duration::from_secs(900), lock_after: 0 }
+    }
 }
 
 /// What the machine contributes to the defaults.
@@ -104,6 +124,8 @@ impl Config {
             rate_limit_per_minute: Some(60),
             rate_limit_per_hour: Some(1000),
             cookie_secure: true,
+            login: LoginLimits::default(),
+            signing_key_days: 30,
             egress_allow: Vec::new(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,

@@ -1,18 +1,24 @@
 //! The facade as its clients meet it, on each database.
 
 mod assets;
+mod browser;
 mod control;
 mod document;
 mod duplicates;
 mod events;
 mod idempotency;
 mod jobs;
+mod keys;
+mod logins;
 mod oddities;
 mod outage;
 mod queues;
 mod refusals;
+mod restricted;
 mod roles;
 mod scans;
 mod schedules;
 mod streams;
 mod subscriptions;
+mod tokens;
+mod users;

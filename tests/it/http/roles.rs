@@ -32,6 +32,18 @@ fn table() -> Vec<Row> {
         Row("createToken", post.clone(), "/api/tokens", Some(json!({})), EVERYBODY, "account:self"),
         Row("getToken", get.clone(), "/api/tokens/{id}", None, EVERYBODY, "account:self"),
         Row("deleteToken", delete.clone(), "/api/tokens/{id}", None, EVERYBODY, "account:self"),
+        Row("listUsers", get.clone(), "/api/users", None, ADMINS, "users:manage"),
+        Row(
+            "createUser",
+            post.clone(),
+            "/api/users",
+            Some(json!({"name": "ada", "role": "viewer"})),
+            ADMINS,
+            "users:manage",
+        ),
+        Row("getUser", get.clone(), "/api/users/{id}", None, ADMINS, "users:manage"),
+        Row("updateUser", patch.clone(), "/api/users/{id}", Some(json!({})), ADMINS, "users:manage"),
+        Row("deleteUser", delete.clone(), "/api/users/{id}", None, ADMINS, "users:manage"),
         Row("listSubscriptions", get.clone(), "/api/subscriptions", None, EVERYBODY, "inventory:read"),
         Row("getSubscription", get.clone(), "/api/subscriptions/{id}", None, EVERYBODY, "inventory:read"),
         Row(

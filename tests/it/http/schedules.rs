@@ -263,6 +263,7 @@ async fn user(api: &Api, name: &str, role: Role) -> (user_account::Model, String
         password_generated: Set(false),
         role: Set(role),
         disabled: Set(false),
+        subscriptions: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

@@ -109,7 +109,8 @@ async fn only_our_own_tokens_in_their_time_are_accepted() {
         ("garbage", "Zm9v.YmFy.YmF6".to_owned()),
     ];
     for (attack, token) in attacks {
-        assert_eq!(verify(&keys, &token, now), Err(Rejected::Invalid), "{attack}");
+        let rejected = verify(&keys, &token, now).unwrap_err();
+        assert!(matches!(rejected, Rejected::Invalid | Rejected::UnknownKey), "{attack}: {rejected:?}");
     }
     let expired = claimed(json!({"exp": now.timestamp()}));
     assert_eq!(verify(&keys, &expired, now), Err(Rejected::Expired));
@@ -131,7 +132,8 @@ async fn every_flipped_character_breaks_a_token() {
         let mut changed = token.as_bytes().to_vec();
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed).unwrap();
-        assert_eq!(verify(&keys, &changed, now), Err(Rejected::Invalid), "character {at}");
+        let rejected = verify(&keys, &changed, now);
+        assert!(matches!(rejected, Err(Rejected::Invalid | Rejected::UnknownKey)), "character {at}: {rejected:?}");
     }
 }
 

@@ -83,9 +83,12 @@ async fn a_change_by_cookie_needs_evidence_of_our_own_origin() {
         let answer = rig.send(by_cookie(Method::POST).header(name, value).finish()).await;
         assert_eq!((answer.status, answer.text("code")), (StatusCode::FORBIDDEN, "csrf_failed"), "{name}");
     }
+    let csrf = rig.get("/api/auth/me", &access).await.text("csrfToken").to_owned();
     for (name, value) in [("sec-fetch-site", "same-origin"), ("origin", "https://kw.example")] {
         let answer = rig.send(by_cookie(Method::POST).header(name, value).finish()).await;
-        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{name}");
+        assert_eq!((answer.status, answer.text("code")), (StatusCode::FORBIDDEN, "csrf_failed"), "{name}, no token");
+        let request = by_cookie(Method::POST).header(name, value).header("x-csrf-token", &csrf);
+        assert_eq!(rig.send(request.finish()).await.status, StatusCode::NO_CONTENT, "{name}");
     }
     assert_eq!(rig.send(by_cookie(Method::GET).finish()).await.status, StatusCode::NO_CONTENT);
     // a bearer token wins: it is checked, and the cookie is not looked at

@@ -100,7 +100,8 @@ async fn nothing_secret_is_in_the_database_in_clear() {
             let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
             assert!(!found, "a secret is in {path}");
         }
-        let private = rig.identity.keys.signer.as_bytes();
+        let keys = rig.identity.keys.current();
+        let private = keys.signer.as_bytes();
         assert!(!bytes.windows(private.len()).any(|part| part == private), "the signing key is in {path}");
     }
     assert!(control, "what is not secret is found in the same way");

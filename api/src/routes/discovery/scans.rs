@@ -158,7 +158,8 @@ impl ScansApi {
         sort: Query<Option<String>>,
     ) -> Result<Json<Page<ScanView>>, ApiError> {
         let _ = sort;
-        let slice = list.fetch(visible(&caller.visible()), &SCANS, self.database.reader()).await?;
+        let slice =
+            list.fetch(visible(self.database.backend(), &caller.visible()), &SCANS, self.database.reader()).await?;
         let mut views = self.views(&slice.rows).await?;
         Ok(Json(slice.into_page(|row| views.remove(&row.id).unwrap_or_else(|| ScanView::without_job(&row)))))
     }
@@ -211,7 +212,10 @@ impl ScansApi {
 
 impl ScansApi {
     async fn find(&self, visible_to: &Scope, id: Uuid) -> Result<scan::Model, ApiError> {
-        let found = visible(visible_to).filter(scan::Column::Id.eq(id)).one(self.database.reader()).await?;
+        let found = visible(self.database.backend(), visible_to)
+            .filter(scan::Column::Id.eq(id))
+            .one(self.database.reader())
+            .await?;
         found.ok_or_else(|| ApiError::not_found("scan"))
     }
 

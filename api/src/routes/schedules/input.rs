@@ -1,6 +1,7 @@
 //! What clients may say about a schedule.
 
 use crate::{
+    auth::Principal,
     error::{ApiError, FieldError},
     patch::{Patch, merge_object},
     routes::discovery::scan_problems,
@@ -8,7 +9,7 @@ use crate::{
     wire::{CatchUp, ScheduleKind},
 };
 use chrono::{DateTime, Utc};
-use keywright_entities::{schedule, scope::Scope, types};
+use keywright_entities::{schedule, types};
 use keywright_jobs::{
     domain::schedule::{Fault, Timing},
     setup::database::Write,
@@ -151,7 +152,7 @@ impl SchedulePatch {
 pub async fn checked(
     write: &Write,
     operations: &Operations,
-    visible: &Scope,
+    caller: &Principal,
     before: Option<&schedule::Model>,
     mut row: schedule::Model,
     now: DateTime<Utc>,
@@ -170,6 +171,11 @@ pub async fn checked(
             Fault::Zone => FieldError::new("/timeZone", "unknown", NO_ZONE),
         })),
     }
+    // it runs as its owner, who may see more than the token that writes it
+    if row.body.get("subscriptions").is_none_or(Value::is_null) && caller.sees_less_than_user() {
+        let text = "Name the subscriptions: this token may see some of its owner's only.";
+        wrong.push(FieldError::new("/body/subscriptions", "required", text));
+    }
     if before.is_some_and(|before| before.kind == row.kind && before.body == row.body) {
         strict::refuse(wrong)?;
         return Ok(row);
@@ -179,7 +185,7 @@ pub async fn checked(
         Some(ScheduleKind::Scan) => {
             let problems = operations.problems_of_body("startScan", &row.body, "/body");
             if problems.is_empty() {
-                wrong.extend(scan_problems(&**write, visible, &row.body, "/body").await?);
+                wrong.extend(scan_problems(&**write, &caller.visible(), &row.body, "/body").await?);
             }
             wrong.extend(problems);
         }

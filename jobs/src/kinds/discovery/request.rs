@@ -112,9 +112,13 @@ pub async fn scan(
     visible: &Scope,
     requester: Requester,
     trigger: Trigger,
-    request: ScanRequest,
+    mut request: ScanRequest,
 ) -> Result<Enqueued, ScanRefused> {
     let subscriptions = chosen(&**write, visible, request.subscriptions.as_deref()).await?;
+    // "all" is not the same for everybody: who sees some must not join the scan of who sees more
+    if *visible != Scope::All && request.subscriptions.is_none() {
+        request.subscriptions = Some(subscriptions.clone());
+    }
     let body = canonical(&request);
     let payload = Scan { mode: request.mode, subscriptions, only: None };
     let mut new = NewJob::new(&payload, requester.clone(), trigger)

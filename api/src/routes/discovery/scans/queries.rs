@@ -3,21 +3,14 @@
 use crate::wire::Change;
 use keywright_entities::{asset_version, job, scan, scope::Scope, types};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, Select,
     sea_query::{Alias, Expr, ExprTrait, Query as Sql},
 };
 use uuid::Uuid;
 
-/// Scans that looked only at what the caller may see.
-pub(super) fn visible(to: &Scope) -> Select<scan::Entity> {
-    let select = scan::Entity::find();
-    let Scope::Subscriptions(_) = to else { return select };
-    let hidden = job::Entity::find()
-        .select_only()
-        .column(job::Column::ParentId)
-        .filter(job::Column::ParentId.is_not_null())
-        .filter(to.on(job::Column::SubscriptionId).not());
-    select.filter(scan::Column::Id.not_in_subquery(hidden.into_query()))
+/// Scans that look only at what the caller may see.
+pub(super) fn visible(backend: DbBackend, to: &Scope) -> Select<scan::Entity> {
+    scan::Entity::find().filter(to.on_all_of(backend, scan::Column::Subscriptions.into_expr()))
 }
 
 /// The versions that tell what a scan found: those it made, and for `unchanged` those that held, in the scopes that it read to

@@ -1,0 +1,220 @@
+//! Users: for administrators.
+
+mod input;
+
+use super::{Tag, role::Role};
+use crate::{
+    answer::{Created, Current, Found, NoContent},
+    auth::{Caller, Identity, perm, users},
+    error::ApiError,
+    idempotency::{Begun, Made, Once},
+    page::{ListParams, Page, SortKey, Sorting},
+    timestamp::Timestamp,
+};
+use input::{NewUser, UserPatch};
+use keywright_entities::{scope::Scope, user_account};
+use poem_openapi::{
+    Object, OpenApi,
+    param::{Header, Path, Query},
+    payload::Json,
+    types::Password,
+};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Somebody who may log in.
+#[derive(Debug, Object)]
+#[oai(rename = "User", rename_all = "camelCase")]
+pub struct UserView {
+    pub id: Uuid,
+    pub name: String,
+    pub role: Role,
+    /// Who is disabled cannot log in and has no session and no API token.
+    pub enabled: bool,
+    /// The subscriptions that they see, with what belongs to them; null = all.
+    pub subscriptions: Option<Vec<Uuid>>,
+    /// The password was made by the program: until it is changed, a session can do nothing else.
+    pub password_change_required: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The password that was made, in the answer to the request that had it made; null ever after.
+    pub password: Option<Password>,
+}
+
+impl UserView {
+    fn of(row: user_account::Model, password: Option<&SecretString>) -> Self {
+        let subscriptions = match row.visible() {
+            Scope::All => None,
+            Scope::Subscriptions(ids) => Some(ids),
+        };
+        Self {
+            id: row.id,
+            name: row.name,
+            role: row.role.into(),
+            enabled: !row.disabled,
+            subscriptions,
+            password_change_required: row.password_generated,
+            created_at: row.created_at.into(),
+            updated_at: row.updated_at.into(),
+            password: password.map(|password| Password(password.expose_secret().to_owned())),
+        }
+    }
+}
+
+static USERS: Sorting<user_account::Model> = Sorting {
+    keys: &[
+        SortKey {
+            name: "createdAt",
+            column: || user_account::Column::CreatedAt.into_expr(),
+            nullable: false,
+            read: |row| row.created_at.into(),
+        },
+        SortKey {
+            name: "name",
+            column: || user_account::Column::NameKey.into_expr(),
+            nullable: false,
+            read: |row| row.name_key.clone().into(),
+        },
+    ],
+    default: "createdAt",
+    unique: SortKey {
+        name: "id",
+        column: || user_account::Column::Id.into_expr(),
+        nullable: false,
+        read: |row| row.id.into(),
+    },
+};
+
+/// Users.
+pub struct UsersApi {
+    identity: Arc<Identity>,
+}
+
+impl UsersApi {
+    #[must_use]
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self { identity }
+    }
+}
+
+#[OpenApi(tag = "Tag::Users")]
+impl UsersApi {
+    /// List users
+    #[oai(path = "/api/users", method = "get", operation_id = "listUsers")]
+    async fn list(
+        &self,
+        caller: Caller<perm::UsersManage>,
+        list: ListParams,
+        /// Only those with this role.
+        role: Query<Option<Role>>,
+        /// Only enabled or only disabled ones.
+        enabled: Query<Option<bool>>,
+        /// `createdAt` (default), `name`.
+        sort: Query<Option<String>>,
+    ) -> Result<Json<Page<UserView>>, ApiError> {
+        let _ = (caller, sort);
+        let mut select = user_account::Entity::find();
+        if let Some(role) = role.0 {
+            select = select.filter(user_account::Column::Role.eq(keywright_entities::types::Role::from(role)));
+        }
+        if let Some(enabled) = enabled.0 {
+            select = select.filter(user_account::Column::Disabled.eq(!enabled));
+        }
+        let slice = list.fetch(select, &USERS, self.identity.db.reader()).await?;
+        Ok(Json(slice.into_page(|row| UserView::of(row, None))))
+    }
+
+    /// Add a user
+    ///
+    /// Without a password one is made, shown in this answer alone, and must be changed at the first login.
+    #[oai(path = "/api/users", method = "post", operation_id = "createUser")]
+    async fn create(
+        &self,
+        caller: Caller<perm::UsersManage>,
+        once: Once,
+        body: Json<NewUser>,
+    ) -> Result<Made<Created<UserView>>, ApiError> {
+        let (new, given) = body.0.into_parts();
+        let password = users::NewPassword::prepare(&self.identity, given, &new.name).await?;
+        let write = match once.begin(&self.identity.db).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(replay.stored()),
+        };
+        match users::create(&write, &caller, new, &password).await {
+            Ok(row) => {
+                let (location, version) = (format!("/api/users/{}", row.id), row.version);
+                let shown = UserView::of(row, password.shown().as_ref());
+                write.commit(Created::versioned(location, version, shown)).await
+            }
+            Err(refusal) => write.refused(refusal).await,
+        }
+    }
+
+    /// Get a user
+    #[oai(path = "/api/users/:id", method = "get", operation_id = "getUser")]
+    async fn get(
+        &self,
+        caller: Caller<perm::UsersManage>,
+        id: Path<Uuid>,
+        /// The version that the client has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+    ) -> Result<Found<UserView>, ApiError> {
+        let _ = caller;
+        let row = user_account::by_id(self.identity.db.reader(), id.0).await?;
+        let row = row.ok_or_else(|| ApiError::not_found("user"))?;
+        Ok(Found::at_version(row.version, if_none_match.0.as_deref(), UserView::of(row, None)))
+    }
+
+    /// Change a user
+    ///
+    /// A merge patch (RFC 7396). Disabling ends the user's sessions and API tokens, a new password ends the sessions; a role and a
+    /// restriction count from the user's next request on. The last enabled administrator stays one.
+    #[oai(path = "/api/users/:id", method = "patch", operation_id = "updateUser")]
+    async fn update(
+        &self,
+        caller: Caller<perm::UsersManage>,
+        id: Path<Uuid>,
+        /// The version that is to be changed.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: Json<UserPatch>,
+    ) -> Result<Current<UserView>, ApiError> {
+        let change = body.0.into_change(&self.identity, id.0).await?;
+        let write = self.identity.db.begin().await?;
+        match users::change(&write, &caller, id.0, if_match.0.as_deref(), &change).await {
+            Ok(row) => {
+                write.commit().await?;
+                let password = change.password.and_then(users::NewPassword::shown);
+                Ok(Current::at_version(row.version, UserView::of(row, password.as_ref())))
+            }
+            Err(refusal) => {
+                write.rollback().await?;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Remove a user
+    ///
+    /// With all sessions and API tokens. Schedules of the user are blocked until somebody else changes them.
+    #[oai(path = "/api/users/:id", method = "delete", operation_id = "deleteUser")]
+    async fn delete(
+        &self,
+        caller: Caller<perm::UsersManage>,
+        id: Path<Uuid>,
+        /// The version that is to be removed.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+    ) -> Result<NoContent, ApiError> {
+        let write = self.identity.db.begin().await?;
+        if let Err(refusal) = users::delete(&write, &caller, id.0, if_match.0.as_deref()).await {
+            write.rollback().await?;
+            return Err(refusal);
+        }
+        write.commit().await?;
+        Ok(NoContent::NoContent)
+    }
+}
