@@ -146,6 +146,7 @@ const SDKS: &str = "only the crates that touch clouds depend on their SDKs";
 
 /// Our crates on which each of our crates may stand.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("keywright-fuzz", &["keywright-api"]),
     ("keywright-migration", &[]),
     ("keywright-entities", &[]),
     ("keywright-proof", &[]),

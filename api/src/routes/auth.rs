@@ -1,4 +1,6 @@
 //! Log in and out, the caller, their password and sessions, the public keys.
+//!
+//! Long because of the examples that the document shows.
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ mod database;
 mod disk;
 mod freeze;
 mod load;
+mod logins;
 mod poison;
 mod scan;
 mod storm;

@@ -3,6 +3,7 @@
 
 mod delay;
 pub mod engine;
+pub mod login;
 pub mod scan;
 mod table;
 

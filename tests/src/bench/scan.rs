@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    async fn open(self) -> Result<TestDatabase> {
+    pub(super) async fn open(self) -> Result<TestDatabase> {
         match self {
             Self::Sqlite => Ok(TestDatabase::sqlite().await),
             Self::Postgres => TestDatabase::postgres().await.context("a PostgreSQL server is needed"),

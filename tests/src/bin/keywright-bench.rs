@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use keywright_tests::bench::{
     engine::{self, Measure},
+    login,
     scan::{self, Kind},
 };
 use std::time::Duration;
@@ -27,6 +28,17 @@ enum Bench {
         /// Each on a new database.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// sqlite or postgres; both when absent.
+        #[arg(long, value_parser = database)]
+        database: Option<Kind>,
+    },
+    /// A flood of logins beside a job that runs: what is answered, and how fast `/health` is.
+    Login {
+        /// Logins per second.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
         /// sqlite or postgres; both when absent.
         #[arg(long, value_parser = database)]
         database: Option<Kind>,
@@ -69,6 +81,10 @@ async fn main() -> Result<()> {
             let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);
             let latency = Duration::from_millis(latency_ms);
             scan::run(&scan::Options { secrets, latency, rounds, databases }).await
+        }
+        Bench::Login { rate, seconds, database } => {
+            let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);
+            login::run(rate, Duration::from_secs(seconds.into()), &databases).await
         }
         Bench::Engine { mut measures, repetitions, seconds, jobs, starts, long } => {
             if measures.is_empty() {

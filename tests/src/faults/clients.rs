@@ -101,6 +101,11 @@ impl Facade {
         self.client.clone()
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.client.url
+    }
+
     /// Somebody who signed in at another process on the same database.
     pub fn client_of(&self, other: &Self) -> Client {
         Client { token: other.client.token.clone(), ..self.client.clone() }

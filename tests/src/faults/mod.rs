@@ -14,6 +14,7 @@ pub mod clients;
 pub mod cloud;
 pub mod dice;
 pub mod double;
+pub mod flood;
 pub mod history;
 pub mod server;
 pub mod trial;

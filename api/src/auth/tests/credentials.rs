@@ -105,6 +105,7 @@ async fn a_refresh_by_cookie_and_a_login_from_another_site_need_it_too() {
     let refresh = |site: &str| {
         let request = Request::builder().method(Method::POST).uri_str("/api/auth/refresh");
         let request = request.header("cookie", &cookie).header("sec-fetch-site", site);
+        let request = request.header("x-csrf-token", login.text("csrf_token"));
         request.content_type("application/json").body("{}")
     };
     assert_eq!(rig.send(refresh("cross-site")).await.text("code"), "csrf_failed");
