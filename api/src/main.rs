@@ -13,7 +13,7 @@ use keywright_api::{
     openapi,
     routes::{Api, jobs::events::Pace},
     server::Listening,
-    service::{self, Parts},
+    service::{self, Parts, Surroundings},
 };
 use keywright_entities::types::Role;
 use keywright_jobs::setup::{
@@ -196,6 +196,7 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
         clock,
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
+        edge: Surroundings::of(config),
         draining: stop.clone(),
         pace: Pace::default(),
         check_answers: false,

@@ -39,6 +39,14 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// The refusal to answer with.
     async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError>;
+
+    /// Hears of a request that is for no operation, before it is told so.
+    ///
+    /// # Errors
+    /// The refusal to answer with instead.
+    async fn turn_away(&self, _request: &Request) -> Result<(), ApiError> {
+        Ok(())
+    }
 }
 
 /// The layer around the router.
@@ -53,12 +61,25 @@ impl<E> StrictInput<E> {
         Self { operations, gates, inner }
     }
 
+    async fn turn_away(&self, request: &Request) -> Result<(), ApiError> {
+        for gate in &self.gates {
+            gate.turn_away(request).await?;
+        }
+        Ok(())
+    }
+
     async fn check(&self, request: &mut Request) -> Result<(), ApiError> {
         let (operation, path) = match self.operations.find(request.method().as_str(), request.uri().path()) {
             Match::Operation(operation, path) => (operation, path),
             Match::Page => return Ok(()),
-            Match::MethodNotAllowed(allow) => return Err(ApiError::method_not_allowed(&allow)),
-            Match::NotFound => return Err(ApiError::not_found("path")),
+            Match::MethodNotAllowed(allow) => {
+                self.turn_away(request).await?;
+                return Err(ApiError::method_not_allowed(&allow));
+            }
+            Match::NotFound => {
+                self.turn_away(request).await?;
+                return Err(ApiError::not_found("path"));
+            }
         };
         if let Some(context) = request.data::<Arc<RequestContext>>() {
             context.set_operation(operation.clone());

@@ -9,7 +9,7 @@ use keywright_api::{
     auth::{Identity, Settings, bootstrap},
     routes::jobs::events::Pace,
     server::Listening,
-    service::{self, Parts},
+    service::{self, Parts, Surroundings},
 };
 use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
@@ -28,7 +28,7 @@ pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// A worker that was not seen for this long does not count as live.
 const SILENCE: Duration = Duration::from_secs(16);
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Keywright behind a port of its own. Its drop stops everything.
 pub struct Api {
@@ -50,7 +50,13 @@ pub struct Server {
 }
 
 impl Server {
-    async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>, pace: Pace) -> Self {
+    async fn start(
+        database: Database,
+        listen: IpAddr,
+        edge: Surroundings,
+        shift: &Arc<Mutex<TimeDelta>>,
+        pace: Pace,
+    ) -> Self {
         let stop = CancellationToken::new();
         let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
         let clock = shifted(shift);
@@ -64,6 +70,7 @@ impl Server {
             clock,
             worker_silence: SILENCE,
             listen,
+            edge,
             draining: stop.clone(),
             pace,
             check_answers: true,
@@ -90,20 +97,25 @@ impl Api {
 
     /// One that believes to listen here: what is open to its own machine depends on it.
     pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
-        Self::made(database, listen, Pace::default()).await
+        Self::made(database, listen, Surroundings::default(), Pace::default()).await
     }
 
     /// One whose streams have a pace of their own.
     pub async fn paced(database: TestDatabase, pace: Pace) -> Self {
-        Self::made(database, LOOPBACK, pace).await
+        Self::made(database, LOOPBACK, Surroundings::default(), pace).await
     }
 
-    async fn made(database: TestDatabase, listen: IpAddr, pace: Pace) -> Self {
+    /// One whose operator has set limits and the like, which are off in the others.
+    pub async fn surrounded(database: TestDatabase, listen: IpAddr, edge: Surroundings) -> Self {
+        Self::made(database, listen, edge, Pace::default()).await
+    }
+
+    async fn made(database: TestDatabase, listen: IpAddr, edge: Surroundings, pace: Pace) -> Self {
         let app = TestApp::on(database);
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
         let statements = Arc::<AtomicU64>::default();
         let database = app.another().await.counting(Arc::clone(&statements));
-        let server = Server::start(database, listen, &shift, pace).await;
+        let server = Server::start(database, listen, edge, &shift, pace).await;
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server };
         api.make_tokens().await;
@@ -112,7 +124,11 @@ impl Api {
 
     /// Another facade on the same database, as another process serves it. Clients turn to it with [`Client::at`].
     pub async fn neighbour(&self) -> Server {
-        Server::start(self.app.another().await, LOOPBACK, &self.shift, Pace::default()).await
+        self.surrounded_neighbour(Surroundings::default()).await
+    }
+
+    pub async fn surrounded_neighbour(&self, edge: Surroundings) -> Server {
+        Server::start(self.app.another().await, LOOPBACK, edge, &self.shift, Pace::default()).await
     }
 
     /// Begins to stop, as SIGTERM makes a process do.

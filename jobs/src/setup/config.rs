@@ -13,6 +13,7 @@ pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
 use crate::{queue::limits::Limits, retention::Retention};
+use ipnet::IpNet;
 use secrecy::SecretString;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use thiserror::Error;
@@ -53,6 +54,10 @@ pub struct Config {
     pub rate_limit_per_minute: Option<u32>,
     /// Requests per hour and principal; `None` = no limit.
     pub rate_limit_per_hour: Option<u32>,
+    /// Proxies whose word about the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may read answers, as browsers spell them.
+    pub cors_origins: Vec<String>,
     pub cookie_secure: bool,
     pub login: LoginLimits,
     /// Days after which another key signs access tokens; 0 = only when the operator says so.
@@ -123,6 +128,8 @@ impl Config {
             lease: Duration::from_secs(8),
             rate_limit_per_minute: Some(60),
             rate_limit_per_hour: Some(1000),
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
             cookie_secure: true,
             login: LoginLimits::default(),
             signing_key_days: 30,
