@@ -1,7 +1,7 @@
 //! The layer around the edge: whom a request comes from, how often they may ask, and which other origins may read the answer.
 
 use poem::endpoint::BoxEndpoint;
-use poem::http::{StatusCode, header};
+use poem::http::{HeaderValue, StatusCode, header};
 use poem::{Endpoint, Request, Response, Result};
 
 use crate::client_address::{ClientAddress, TrustedProxies};
@@ -14,6 +14,8 @@ pub struct Front {
     pub cors: Cors,
     /// `None`: requests are not counted.
     pub limits: Option<RateLimits>,
+    /// We end TLS ourselves: browsers are told to come back no other way.
+    pub tls: bool,
     pub inner: BoxEndpoint<'static, Response>,
 }
 
@@ -38,6 +40,10 @@ impl Endpoint for Front {
             limits::set_headers(response.headers_mut(), &limits.after(&slot, client, given_back));
         }
         self.cors.allow(origin.as_ref(), response.headers_mut());
+        if self.tls {
+            let year = HeaderValue::from_static("max-age=31536000");
+            response.headers_mut().entry(header::STRICT_TRANSPORT_SECURITY).or_insert(year);
+        }
         Ok(response)
     }
 }

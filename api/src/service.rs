@@ -63,6 +63,8 @@ pub struct Surroundings {
     pub limits: Vec<Rule>,
     pub proxies: TrustedProxies,
     pub cors: Cors,
+    /// TLS ends here.
+    pub tls: bool,
 }
 
 impl Surroundings {
@@ -74,6 +76,7 @@ impl Surroundings {
             limits: minute.into_iter().chain(hour).collect(),
             proxies: TrustedProxies(config.trusted_proxies.clone()),
             cors: Cors(config.cors_origins.clone()),
+            tls: config.tls_files().is_some(),
         }
     }
 }
@@ -125,5 +128,5 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         check_answers,
     };
     let inner = Audited::new(denials, app::build(api, options)?).boxed();
-    Ok(Front { proxies: edge.proxies, cors: edge.cors, limits, inner }.boxed())
+    Ok(Front { proxies: edge.proxies, cors: edge.cors, limits, tls: edge.tls, inner }.boxed())
 }

@@ -5,6 +5,7 @@
 //! the router.
 
 mod body;
+mod head;
 mod json;
 mod operations;
 mod params;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 
-pub use self::body::Sent;
 pub(crate) use self::body::refuse;
+pub use self::body::{BodyPatience, Sent};
+pub use self::head::MAX_URI;
 pub use self::operations::{Match, Operation, Operations};
 pub(crate) use self::report::problems;
 pub(crate) use self::schema::{Members, compile, resolve};
@@ -69,6 +71,10 @@ impl<E> StrictInput<E> {
     }
 
     async fn check(&self, request: &mut Request) -> Result<(), ApiError> {
+        if let Err(refusal) = head::check(request) {
+            self.turn_away(request).await?;
+            return Err(refusal);
+        }
         let (operation, path) = match self.operations.find(request.method().as_str(), request.uri().path()) {
             Match::Operation(operation, path) => (operation, path),
             Match::Page => return Ok(()),

@@ -67,6 +67,8 @@ fn every_setting_can_be_given_and_is_shown_as_given() {
         ("KEYWRIGHT_RATE_LIMIT_PER_HOUR", "5000"),
         ("KEYWRIGHT_TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.7/32,fd00::/8"),
         ("KEYWRIGHT_CORS_ORIGINS", "https://portal.example.com,http://localhost:3000"),
+        ("KEYWRIGHT_TLS_CERT", "/etc/keywright/tls.crt"),
+        ("KEYWRIGHT_TLS_KEY", "/etc/keywright/tls.key"),
         ("KEYWRIGHT_COOKIE_SECURE", "false"),
         ("KEYWRIGHT_LOGIN_THRESHOLD", "9"),
         ("KEYWRIGHT_LOGIN_WINDOW_SECONDS", "3600"),
