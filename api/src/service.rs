@@ -30,6 +30,7 @@ use crate::{
     strict::Gate,
 };
 use keywright_jobs::{
+    egress::EgressGuard,
     queue::{feed::Feed, wait::Waiters, wake::Wake},
     setup::{clock::Clock, config::Config, database::Database, ids, sealing::Sealing},
 };
@@ -63,6 +64,8 @@ pub struct Surroundings {
     pub limits: Vec<Rule>,
     pub proxies: TrustedProxies,
     pub cors: Cors,
+    /// Where addresses that users enter may lead.
+    pub egress: EgressGuard,
     /// TLS ends here.
     pub tls: bool,
 }
@@ -76,6 +79,7 @@ impl Surroundings {
             limits: minute.into_iter().chain(hour).collect(),
             proxies: TrustedProxies(config.trusted_proxies.clone()),
             cors: Cors(config.cors_origins.clone()),
+            egress: EgressGuard::new(&config.egress_allow),
             tls: config.tls_files().is_some(),
         }
     }
@@ -110,7 +114,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone() },
+        SubscriptionsApi { database: database.clone(), egress: Arc::new(edge.egress) },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },

@@ -5,6 +5,7 @@ mod browser;
 mod control;
 mod document;
 mod duplicates;
+mod egress;
 mod events;
 mod hardening;
 mod idempotency;
