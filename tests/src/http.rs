@@ -1,17 +1,14 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
+mod server;
+
 use crate::{
-    app::{PATIENCE, TestApp, eventually},
+    app::{TestApp, eventually},
     database::TestDatabase,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use keywright_api::{
-    auth::{Identity, Settings, bootstrap},
-    routes::jobs::events::Pace,
-    server::Listening,
-    service::{self, Parts, Surroundings},
-};
-use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
+use keywright_api::{routes::jobs::events::Pace, service::Surroundings};
+use keywright_jobs::setup::clock::Clock;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
@@ -20,8 +17,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+
+pub use server::Server;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 /// 32 bytes in base64: what the instance seals with.
@@ -40,54 +37,6 @@ pub struct Api {
     /// How many statements the facade has sent.
     pub statements: Arc<AtomicU64>,
     server: Server,
-}
-
-/// One facade, as one process serves it. Its drop stops it.
-pub struct Server {
-    pub address: SocketAddr,
-    stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
-}
-
-impl Server {
-    async fn start(
-        database: Database,
-        listen: IpAddr,
-        edge: Surroundings,
-        shift: &Arc<Mutex<TimeDelta>>,
-        pace: Pace,
-    ) -> Self {
-        let stop = CancellationToken::new();
-        let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
-        let clock = shifted(shift);
-        let settings = Settings { cookie_secure: false, ..Settings::default() };
-        let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");
-        bootstrap::first_admin(&database, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.expect("an admin");
-        let parts = Parts {
-            database,
-            identity,
-            sealing,
-            clock,
-            worker_silence: SILENCE,
-            listen,
-            edge,
-            draining: stop.clone(),
-            pace,
-            check_answers: true,
-        };
-        let endpoint = service::build(parts).expect("the facade is consistent");
-        let listening = Listening::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
-        let address = listening.address();
-        let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), PATIENCE));
-        Self { address, stop, serving }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.serving.abort();
-    }
 }
 
 impl Api {
