@@ -57,7 +57,7 @@ openapi:
 bench *args:
   @scripts/bench.sh "$@"
 
-# Holds the served document against client generators that others wrote
+# Holds the served document and an instance against client generators and testers that others wrote
 interop:
   @scripts/interop.sh
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Holds a running instance against tools that others wrote: its document is validated, clients are generated from it, a
-# warning about it is a failure, and one of the clients walks through a scan. Ends what it started.
+# warning about it is a failure, one of the clients walks through a scan, and schemathesis and wapiti try to break it. Ends what it
+# started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=${KWTEST_TOOLS:-$PWD/.tools}
@@ -35,6 +36,7 @@ bin=$(scripts/target-dir.sh)/debug
 PASSWORD=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')
 export PASSWORD DATABASE_URL="sqlite://$out/keywright.db" KEYWRIGHT_DATA_DIR="$out/data"
 export KEYWRIGHT_LISTEN=127.0.0.1:0 KEYWRIGHT_ADMIN_PASSWORD="$PASSWORD" KEYWRIGHT_LOG_FORMAT=json
+export KEYWRIGHT_RATE_LIMIT_PER_MINUTE=0 KEYWRIGHT_RATE_LIMIT_PER_HOUR=0
 mkdir "$out/data"
 "$bin/keywright-api" --migrate >"$out/api.log" 2>&1 &
 api=$!
@@ -71,4 +73,5 @@ done
 echo "== a scan, through the client of openapi-python-client"
 mkdir "$out/bundle"
 PYTHONPATH="$out/python" python3 tests/interop/walk.py "$url" "$out/bundle"
+scripts/schemathesis.sh --wapiti
 echo "every tool takes the document without a warning"

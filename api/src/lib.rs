@@ -3,12 +3,16 @@
 pub mod answer;
 pub mod app;
 pub mod auth;
+pub mod client_address;
 mod conformance;
 pub mod context;
+pub mod cors;
 mod docs;
 pub mod edge;
 pub mod error;
+pub mod front;
 pub mod idempotency;
+pub mod limits;
 pub mod openapi;
 pub mod page;
 pub mod patch;

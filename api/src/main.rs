@@ -12,14 +12,15 @@ use keywright_api::{
     },
     openapi,
     routes::{Api, jobs::events::Pace},
-    server::Listening,
-    service::{self, Parts},
+    server::{Certificate, Listening},
+    service::{self, Parts, Surroundings},
 };
 use keywright_entities::types::Role;
 use keywright_jobs::setup::{
     clock::Clock,
     config::{Config, EXIT_BAD_CONFIG, Loaded},
     database::{Database, OpenError},
+    process,
     sealing::Sealing,
     shutdown, telemetry,
 };
@@ -86,10 +87,14 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return told(&error, EXIT_BAD_CONFIG),
     };
+    let tls = match loaded.config.tls_files().map(|(cert, key)| Certificate::load(cert, key)).transpose() {
+        Ok(tls) => tls,
+        Err(error) => return told(&format!("KEYWRIGHT_TLS_CERT and KEYWRIGHT_TLS_KEY: {error}"), EXIT_BAD_CONFIG),
+    };
     if arguments.check_config {
         return printed(&loaded.report());
     }
-    match run(arguments, &loaded.config) {
+    match run(arguments, &loaded.config, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = if matches!(error.downcast_ref(), Some(OpenError::Pooled)) { EXIT_BAD_CONFIG } else { 1 };
@@ -111,15 +116,16 @@ fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(arguments: Arguments, config: &Config) -> anyhow::Result<()> {
+fn run(arguments: Arguments, config: &Config, tls: Option<Arc<Certificate>>) -> anyhow::Result<()> {
     telemetry::start(&config.log, config.log_format)?;
+    process::forbid_core_dumps();
     let _exporting =
         config.otlp_endpoint.as_ref().map(|url| telemetry::traces::export(url, "keywright-api")).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         match arguments.command {
             Some(command) => operate(command, config).await,
-            None => serve(arguments.migrate, config).await,
+            None => serve(arguments.migrate, config, tls).await,
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -164,7 +170,13 @@ async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
+/// Clients at once: what the open files leave after the database and the rest.
+fn connections(files: u64) -> usize {
+    const OTHER_FILES: u64 = 256;
+    usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).clamp(64, 4096)
+}
+
+async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("signal handlers")?;
     let database = open(config).await?;
     if migrate {
@@ -196,11 +208,14 @@ async fn serve(migrate: bool, config: &Config) -> anyhow::Result<()> {
         clock,
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
+        edge: Surroundings::of(config),
         draining: stop.clone(),
         pace: Pace::default(),
         check_answers: false,
     })?;
+    let files = process::raise_open_files();
     let listening = Listening::bind(config.listen).await.with_context(|| format!("binding {}", config.listen))?;
+    let listening = listening.with_tls(tls).with_connections(connections(files));
     tracing::info!(address = %listening.address(), "keywright-api ready");
     if !config.cookie_secure {
         tracing::warn!("KEYWRIGHT_COOKIE_SECURE=false: cookies travel over plain http and can be read on the way");

@@ -26,10 +26,17 @@ use serde_json::{Map, Value, json};
 use crate::error::Problem;
 
 /// What the document says that depends on the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Rate limits are on: operations under `/api` can answer 429.
     pub rate_limits: bool,
+}
+
+impl Default for Options {
+    /// As with the default configuration.
+    fn default() -> Self {
+        Self { rate_limits: true }
+    }
 }
 
 /// The document of the operations of `T`, without an instance of it: nothing is connected to.

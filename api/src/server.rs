@@ -1,18 +1,68 @@
-//! Serving: one listener, and an end that keeps its promises to open requests.
+//! Serving: one listener, connections with limits of their own, and an end that keeps its promises to open requests.
 
+mod tls;
+mod watched;
+
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use poem::listener::TcpAcceptor;
-use poem::{Endpoint, Server};
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use poem::http::uri::Scheme;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Addr, Endpoint, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::tls::{Certificate, TlsError};
+use self::watched::{Progress, Watched};
+use crate::strict::BodyPatience;
+
+/// Beyond these hyper refuses by itself, without a body; below them [`crate::strict`] does, in the one shape.
+const MAX_HEADERS: usize = 256;
+const MAX_BUFFER: usize = 64 << 10;
+/// After an accept that failed, as it does when files run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the head of a request, from its first byte.
+    pub head: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+    /// To take something of its answer.
+    pub write: Duration,
+    /// Between requests. Longer than proxies keep a connection, or they use it at the moment in which we end it.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(10), head: seconds(15), body: seconds(30), write: seconds(60), idle: seconds(75) }
+    }
+}
 
 /// A bound address, not yet answering.
-#[derive(Debug)]
 pub struct Listening {
-    acceptor: TcpListener,
+    listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Certificate>>,
+    patience: Patience,
+    connections: usize,
 }
 
 impl Listening {
@@ -21,9 +71,26 @@ impl Listening {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        let acceptor = TcpListener::bind(address).await?;
-        let address = acceptor.local_addr()?;
-        Ok(Self { acceptor, address })
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, tls: None, patience: Patience::default(), connections: 4096 })
+    }
+
+    /// Ends TLS with this certificate; with `None` it speaks plain http.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Certificate>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Has at most so many connections; further ones wait to be accepted.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> Self {
+        Self { connections, ..self }
     }
 
     /// The address that is bound.
@@ -37,137 +104,118 @@ impl Listening {
     /// Cancel [`crate::app::Draining`] first, so that long polls end at once.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// When TLS cannot be set up.
     pub async fn serve<E: Endpoint + 'static>(
         self,
         app: E,
         stop: CancellationToken,
         grace: Duration,
     ) -> std::io::Result<()> {
-        let acceptor = TcpAcceptor::from_tokio(self.acceptor)?;
-        let server = Server::new_with_acceptor(acceptor).name("keywright-api");
-        server.run_with_graceful_shutdown(app, stop.cancelled_owned(), Some(grace)).await
+        let acceptor = self.tls.as_ref().map(Certificate::acceptor).transpose().map_err(std::io::Error::other)?;
+        if let Some(certificate) = &self.tls {
+            tokio::spawn(Arc::clone(certificate).follow(stop.clone()));
+        }
+        let (app, places) = (Arc::new(app), Arc::new(Semaphore::new(self.connections)));
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let accepting = async {
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let (stream, peer) = match self.listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let connection = Connection {
+                    app: Arc::clone(&app),
+                    local: self.address,
+                    peer,
+                    patience: self.patience,
+                    stop: stop.clone(),
+                };
+                let (acceptor, cut) = (acceptor.clone(), cut.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = connection.begin(stream, acceptor) => {}
+                        () = cut.cancelled() => {}
+                    }
+                    drop(place);
+                });
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = stop.cancelled() => {}
+        }
+        drop(self.listener);
+        tasks.close();
+        if timeout(grace, tasks.wait()).await.is_err() {
+            cut.cancel();
+            tasks.wait().await;
+        }
+        Ok(())
+    }
+}
+
+struct Connection<E> {
+    app: Arc<E>,
+    local: SocketAddr,
+    peer: SocketAddr,
+    patience: Patience,
+    stop: CancellationToken,
+}
+
+impl<E: Endpoint + 'static> Connection<E> {
+    async fn begin(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+        // answers are written in one go, and the next one must not wait for the client's acknowledgement
+        let _ = stream.set_nodelay(true);
+        match acceptor {
+            None => self.run(stream, Scheme::HTTP).await,
+            Some(acceptor) => match timeout(self.patience.handshake, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => self.run(stream, Scheme::HTTPS).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake was not ended in time"),
+            },
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, stream: S, scheme: Scheme) {
+        let Self { app, local, peer, patience, stop } = self;
+        let progress = Arc::new(Progress::default());
+        let watched = Watched::new(stream, Arc::clone(&progress), patience.head, patience.write);
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let (app, progress, scheme) = (Arc::clone(&app), Arc::clone(&progress), scheme.clone());
+            async move {
+                progress.step();
+                let (local, peer) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
+                let mut request = Request::from((request, local, peer, scheme));
+                request.extensions_mut().insert(BodyPatience(patience.body));
+                let response = app.get_response(request).await;
+                progress.step();
+                Ok::<_, Infallible>(hyper::Response::from(response))
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience.idle)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(watched), service);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended");
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use poem_openapi::payload::Json;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-    use tokio::sync::Notify;
-
-    use super::*;
-    use crate::app::{self, Draining};
-    use crate::error::ApiError;
-    use crate::page::CursorKey;
-    use crate::routes::Tag;
-
-    /// Tells when a request has reached its handler.
-    struct TestApi(Arc<Notify>);
-
-    #[poem_openapi::OpenApi(tag = "Tag::System")]
-    impl TestApi {
-        /// Wait for the end
-        #[oai(path = "/api/wait", method = "get", operation_id = "wait")]
-        async fn wait(&self, draining: poem::web::Data<&Draining>) -> Result<Json<String>, ApiError> {
-            self.0.notify_one();
-            draining.0.0.cancelled().await;
-            Ok(Json("drained".to_owned()))
-        }
-
-        /// Wait for ever
-        #[oai(path = "/api/hang", method = "get", operation_id = "hang")]
-        async fn hang(&self) -> Result<Json<String>, ApiError> {
-            self.0.notify_one();
-            std::future::pending().await
-        }
-
-        /// Take a text
-        #[oai(path = "/api/take", method = "post", operation_id = "take")]
-        async fn take(&self, body: Json<String>) -> Result<Json<String>, ApiError> {
-            Ok(Json(body.0))
-        }
-    }
-
-    struct Running {
-        entered: Arc<Notify>,
-        address: SocketAddr,
-        draining: Draining,
-        stop: CancellationToken,
-        server: tokio::task::JoinHandle<std::io::Result<()>>,
-    }
-
-    async fn start(grace: Duration) -> Running {
-        let (draining, entered) = (Draining::default(), Arc::new(Notify::new()));
-        let options = app::Options {
-            cursor_key: CursorKey::new(b"test"),
-            request_ids: Arc::new(|| "made".to_owned()),
-            gates: Vec::new(),
-            draining: draining.clone(),
-            document: crate::openapi::Options::default(),
-            check_answers: true,
-        };
-        let app = app::build(TestApi(entered.clone()), options).unwrap();
-        let listening = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let (address, stop) = (listening.address(), CancellationToken::new());
-        let server = tokio::spawn(listening.serve(app, stop.clone(), grace));
-        Running { entered, address, draining, stop, server }
-    }
-
-    /// Sends `request` as it is.
-    async fn connect(address: SocketAddr, request: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream
-    }
-
-    async fn read_all(mut stream: TcpStream) -> String {
-        let mut answer = Vec::new();
-        // a server that refuses a body without reading it resets the connection after its answer
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_long_poll_is_answered_when_the_process_drains() {
-        let running = start(Duration::from_secs(30)).await;
-        let mut stream = connect(running.address, "GET /api/wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        running.entered.notified().await;
-        running.draining.0.cancel();
-        running.stop.cancel();
-        running.server.await.unwrap().unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"drained\""), "{answer}");
-        assert!(TcpStream::connect(running.address).await.is_err(), "nothing new is accepted");
-    }
-
-    #[tokio::test]
-    async fn a_request_that_hangs_is_cut_off_when_the_grace_is_over() {
-        let running = start(Duration::ZERO).await;
-        let stream = connect(running.address, "GET /api/hang HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        running.entered.notified().await;
-        running.stop.cancel();
-        running.server.await.unwrap().unwrap();
-        assert_eq!(read_all(stream).await, "");
-        assert!(TcpStream::connect(running.address).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_chunked_body_without_length_is_measured() {
-        let running = start(Duration::ZERO).await;
-        let head = "POST /api/take HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
-        let chunk = "a".repeat(crate::strict::MAX_BODY);
-        let body = format!("{:x}\r\n\"{chunk}\"\r\n0\r\n\r\n", chunk.len() + 2);
-        let answer = read_all(connect(running.address, &format!("{head}{body}")).await).await;
-        assert!(answer.starts_with("HTTP/1.1 413"), "{answer:.300}");
-        assert!(answer.contains("payload_too_large"));
-        let answer = read_all(connect(running.address, &format!("{head}3\r\n\"a\"\r\n0\r\n\r\n")).await).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"a\""), "{answer}");
-        running.stop.cancel();
-        running.server.await.unwrap().unwrap();
-    }
-}
+mod tests;

@@ -3,7 +3,12 @@
 use crate::{
     app::{self, Draining},
     auth::{Identity, IdentityGate, denials::Audited, vigil::Vigil},
-    idempotency, openapi,
+    client_address::TrustedProxies,
+    cors::Cors,
+    front::Front,
+    idempotency,
+    limits::{LimitGate, RateLimits, Rule},
+    openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
@@ -22,10 +27,12 @@ use crate::{
         tokens::TokensApi,
         users::UsersApi,
     },
+    strict::Gate,
 };
 use keywright_jobs::{
+    egress::EgressGuard,
     queue::{feed::Feed, wait::Waiters, wake::Wake},
-    setup::{clock::Clock, database::Database, ids, sealing::Sealing},
+    setup::{clock::Clock, config::Config, database::Database, ids, sealing::Sealing},
 };
 use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -41,6 +48,8 @@ pub struct Parts {
     pub worker_silence: Duration,
     /// Where it is served: on a loopback address `/metrics` is open.
     pub listen: IpAddr,
+    /// What lies between a client and the operations.
+    pub edge: Surroundings,
     /// Cancelled when the process begins to stop: whoever waits is answered at once.
     pub draining: CancellationToken,
     pub pace: Pace,
@@ -48,12 +57,41 @@ pub struct Parts {
     pub check_answers: bool,
 }
 
+/// What the operator says about those who ask.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// How often a principal may ask; empty = as often as they like.
+    pub limits: Vec<Rule>,
+    pub proxies: TrustedProxies,
+    pub cors: Cors,
+    /// Where addresses that users enter may lead.
+    pub egress: EgressGuard,
+    /// TLS ends here.
+    pub tls: bool,
+}
+
+impl Surroundings {
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let minute = config.rate_limit_per_minute.map(Rule::per_minute);
+        let hour = config.rate_limit_per_hour.map(Rule::per_hour);
+        Self {
+            limits: minute.into_iter().chain(hour).collect(),
+            proxies: TrustedProxies(config.trusted_proxies.clone()),
+            cors: Cors(config.cors_origins.clone()),
+            egress: EgressGuard::new(&config.egress_allow),
+            tls: config.tls_files().is_some(),
+        }
+    }
+}
+
 /// The endpoint that answers all requests. Its background tasks end with `draining`.
 ///
 /// # Errors
 /// When no cursor key can be derived, or the document is not consistent.
 pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
-    let Parts { database, identity, sealing, clock, worker_silence, listen, draining, pace, check_answers } = parts;
+    let Parts { database, identity, sealing, clock, worker_silence, listen, edge, draining, pace, check_answers } =
+        parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
@@ -61,6 +99,14 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let denials = Arc::clone(&identity.denials);
     tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));
+    let limits = RateLimits::new(edge.limits, database.clone(), clock.clone());
+    let gate: Arc<dyn Gate> = match &limits {
+        Some(limits) => {
+            tokio::spawn(limits.clone().prune(draining.clone()));
+            Arc::new(LimitGate::new(Arc::clone(&identity), limits.clone()))
+        }
+        None => Arc::new(IdentityGate(Arc::clone(&identity))),
+    };
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
@@ -68,7 +114,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone() },
+        SubscriptionsApi { database: database.clone(), egress: Arc::new(edge.egress) },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
@@ -80,10 +126,11 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),
         request_ids: Arc::new(|| ids::new().to_string()),
-        gates: vec![Arc::new(IdentityGate(identity))],
+        gates: vec![gate],
         draining: Draining(draining),
         document: openapi::Options::default(),
         check_answers,
     };
-    Ok(Audited::new(denials, app::build(api, options)?).boxed())
+    let inner = Audited::new(denials, app::build(api, options)?).boxed();
+    Ok(Front { proxies: edge.proxies, cors: edge.cors, limits, tls: edge.tls, inner }.boxed())
 }

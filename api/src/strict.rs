@@ -5,6 +5,7 @@
 //! the router.
 
 mod body;
+mod head;
 mod json;
 mod operations;
 mod params;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 
-pub use self::body::Sent;
 pub(crate) use self::body::refuse;
+pub use self::body::{BodyPatience, Sent};
+pub use self::head::MAX_URI;
 pub use self::operations::{Match, Operation, Operations};
 pub(crate) use self::report::problems;
 pub(crate) use self::schema::{Members, compile, resolve};
@@ -39,6 +41,14 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// The refusal to answer with.
     async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError>;
+
+    /// Hears of a request that is for no operation, before it is told so.
+    ///
+    /// # Errors
+    /// The refusal to answer with instead.
+    async fn turn_away(&self, _request: &Request) -> Result<(), ApiError> {
+        Ok(())
+    }
 }
 
 /// The layer around the router.
@@ -53,12 +63,29 @@ impl<E> StrictInput<E> {
         Self { operations, gates, inner }
     }
 
+    async fn turn_away(&self, request: &Request) -> Result<(), ApiError> {
+        for gate in &self.gates {
+            gate.turn_away(request).await?;
+        }
+        Ok(())
+    }
+
     async fn check(&self, request: &mut Request) -> Result<(), ApiError> {
+        if let Err(refusal) = head::check(request) {
+            self.turn_away(request).await?;
+            return Err(refusal);
+        }
         let (operation, path) = match self.operations.find(request.method().as_str(), request.uri().path()) {
             Match::Operation(operation, path) => (operation, path),
             Match::Page => return Ok(()),
-            Match::MethodNotAllowed(allow) => return Err(ApiError::method_not_allowed(&allow)),
-            Match::NotFound => return Err(ApiError::not_found("path")),
+            Match::MethodNotAllowed(allow) => {
+                self.turn_away(request).await?;
+                return Err(ApiError::method_not_allowed(&allow));
+            }
+            Match::NotFound => {
+                self.turn_away(request).await?;
+                return Err(ApiError::not_found("path"));
+            }
         };
         if let Some(context) = request.data::<Arc<RequestContext>>() {
             context.set_operation(operation.clone());

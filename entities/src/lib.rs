@@ -10,6 +10,7 @@ pub mod job;
 pub mod job_event;
 pub mod job_subscription;
 pub mod login_failures;
+pub mod rate_limit;
 pub mod refresh_token;
 pub mod scan;
 pub mod scan_warning;

@@ -51,6 +51,7 @@ event_types! {
     ScheduleDeleted = "schedule.deleted",
     ScheduleFired = "schedule.fired",
     ScheduleBlocked = "schedule.blocked",
+    EgressRefused = "egress.refused",
     JobStarted = "job.started",
     JobEnded = "job.ended",
     JobCanceled = "job.canceled",

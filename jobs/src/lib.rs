@@ -1,6 +1,7 @@
 //! The heart of Keywright: what the system does, independent of HTTP and of any cloud.
 //!
 //! * [`audit`]: the event that every business transaction writes.
+//! * [`egress`]: where addresses that users enter may lead.
 //! * [`domain`]: pure rules; no async, no database, no clock, no randomness.
 //! * [`provider`]: the seam behind which every cloud lives.
 //! * [`queue`]: the job engine over our own table.
@@ -13,6 +14,7 @@
 pub mod audit;
 pub mod context;
 pub mod domain;
+pub mod egress;
 pub mod job;
 pub mod kinds;
 pub mod metrics;

@@ -16,6 +16,7 @@ mod m20261124_000009_observe;
 mod m20261124_000010_limits;
 mod m20261124_000010_planned;
 mod m20261124_000011_access;
+mod m20261124_000012_rate_limits;
 mod m20261124_000013_idempotency;
 mod m20261124_000016_line_head;
 
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000010_limits::Migration),
             Box::new(m20261124_000010_planned::Migration),
             Box::new(m20261124_000011_access::Migration),
+            Box::new(m20261124_000012_rate_limits::Migration),
             Box::new(m20261124_000013_idempotency::Migration),
             Box::new(m20261124_000016_line_head::Migration),
         ]

@@ -1,10 +1,12 @@
 //! AWS as a client of the API sees it: an API and a worker as processes, before emulators that others wrote.
 
+use keywright_entities::{audit_outbox, types::Outcome};
 use keywright_tests::{
     database::TestDatabase,
     instance::{Instance, aws_environment},
     rig::{ACCOUNT, AwsListing, AwsSeed, Call, Rig, reads_value},
 };
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,16 +174,22 @@ async fn an_endpoint_on_loopback_is_refused_unless_the_operator_allows_it(rig: R
     let proxy = rig.proxy(moto.url()).await.unwrap();
     let nowhere = aws_environment("http://127.0.0.1:9");
     let instance = Instance::start(&database, &nowhere).await;
-    let subscription = subscribe(&instance, json!({"endpoint": proxy.url()})).await;
+    // an address is refused when it is saved, a name when it is used
+    let name = proxy.url().replace("127.0.0.1", "localhost");
+    let subscription = subscribe(&instance, json!({"endpoint": name})).await;
     let refused = instance.scan(&subscription).await;
     assert_eq!(refused["state"], "failed", "{refused}");
     let reasons: Vec<Value> =
         instance.scopes(&refused).await.into_iter().map(|scope| scope["reason"]["code"].clone()).collect();
     assert_eq!(reasons, ["address_refused"]);
     assert_eq!(proxy.calls().unwrap(), []);
+    let events = audit_outbox::Entity::find().filter(audit_outbox::Column::EventType.eq("egress.refused"));
+    let events = events.all(database.database.reader()).await.unwrap();
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((event.outcome, event.subject_id.as_deref()), (Outcome::Denied, Some(subscription.as_str())));
     drop(instance);
 
-    let allowed = [nowhere.as_slice(), &[("KEYWRIGHT_EGRESS_ALLOW", "127.0.0.0/8")]].concat();
+    let allowed = [nowhere.as_slice(), &[("KEYWRIGHT_EGRESS_ALLOW", "127.0.0.0/8,::1/128")]].concat();
     let instance = Instance::start(&database, &allowed).await;
     let job = instance.scan(&subscription).await;
     assert_eq!(job["state"], "succeeded", "{job}");

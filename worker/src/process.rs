@@ -12,7 +12,7 @@ use keywright_jobs::{
         clock::Clock,
         config::{Config, EXIT_BAD_CONFIG, Loaded},
         database::{Database, OpenError},
-        shutdown, telemetry,
+        process, shutdown, telemetry,
     },
 };
 use std::{
@@ -74,6 +74,7 @@ fn told(what: &impl std::fmt::Display, code: u8) -> ExitCode {
 
 fn run(config: Config, connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>) -> anyhow::Result<Ended> {
     telemetry::start(&config.log, config.log_format)?;
+    process::forbid_core_dumps();
     let _exporting =
         config.otlp_endpoint.as_ref().map(|url| telemetry::traces::export(url, "keywright-worker")).transpose()?;
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

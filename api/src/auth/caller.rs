@@ -13,6 +13,7 @@ use super::{
     signing_keys::KeyError,
 };
 use crate::{
+    client_address::client_address,
     context::{self, RequestContext},
     error::{ApiError, Code},
     strict::{Gate, Operation},
@@ -283,9 +284,9 @@ pub fn require_csrf_token(identity: &Identity, request: &Request, session: Uuid)
     Err(ApiError::new(Code::CsrfFailed, detail))
 }
 
-/// The address that the request comes from.
+/// The address that the request comes from: that of the connection, or what a proxy that is trusted tells.
 pub fn address(request: &Request) -> Option<String> {
-    request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical().to_string())
+    Some(client_address(request)).filter(|address| !address.is_unspecified()).map(|address| address.to_string())
 }
 
 /// # Errors

@@ -53,11 +53,11 @@ fn derived(path: &str, method: &str, operation: &Map<String, Value>, options: Op
     let secured = operation.get("security").and_then(Value::as_array).is_some_and(|schemes| !schemes.is_empty());
     let in_api = path.starts_with("/api/");
     let rules: [(bool, &[u16]); 9] = [
-        // unknown parameters are refused everywhere
-        (true, &[400, 500]),
+        // unknown parameters are refused everywhere, as are heads that are too long
+        (true, &[400, 414, 431, 500]),
         (secured, &[401, 403]),
         (takes("path"), &[404]),
-        (operation.contains_key("requestBody"), &[413, 415]),
+        (operation.contains_key("requestBody"), &[408, 413, 415]),
         (header("Idempotency-Key"), &[409, 422]),
         (header("If-Match"), &[412]),
         (header("If-Match") && method == "delete", &[428]),
@@ -100,9 +100,12 @@ fn describe(status: u16) -> (&'static str, Code) {
         401 => ("No credentials, or none that are valid.", Code::TokenMissing),
         403 => ("The caller's role or the licence does not allow this.", Code::PermissionDenied),
         404 => ("There is none, or the caller may not see it.", Code::NotFound),
+        408 => ("The body did not come in time.", Code::RequestTimeout),
         409 => ("Conflicts with the present state.", Code::Conflict),
         412 => ("It was changed since it was read.", Code::PreconditionFailed),
         413 => ("The body is too large.", Code::PayloadTooLarge),
+        414 => ("The path is too long.", Code::UriTooLong),
+        431 => ("The headers are too large.", Code::HeadersTooLarge),
         415 => ("The content type is not supported.", Code::UnsupportedMediaType),
         422 => ("The idempotency key was used with another body.", Code::IdempotencyKeyReused),
         428 => ("`If-Match` is required.", Code::PreconditionRequired),

@@ -146,10 +146,10 @@ fn refusals_follow_from_what_an_operation_takes() {
         let responses = document["paths"][path][method]["responses"].as_object().unwrap();
         responses.keys().map(|status| status.parse().unwrap()).collect()
     };
-    assert_eq!(statuses("get", "/api/things"), [200, 400, 429, 500, 503]);
-    assert_eq!(statuses("post", "/api/things"), [201, 400, 409, 413, 415, 422, 429, 500, 503]);
-    assert_eq!(statuses("get", "/api/things/{id}"), [200, 304, 400, 404, 429, 500, 503]);
-    assert_eq!(statuses("delete", "/api/things/{id}"), [204, 400, 404, 412, 428, 429, 500, 503]);
+    assert_eq!(statuses("get", "/api/things"), [200, 400, 414, 429, 431, 500, 503]);
+    assert_eq!(statuses("post", "/api/things"), [201, 400, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503]);
+    assert_eq!(statuses("get", "/api/things/{id}"), [200, 304, 400, 404, 414, 429, 431, 500, 503]);
+    assert_eq!(statuses("delete", "/api/things/{id}"), [204, 400, 404, 412, 414, 428, 429, 431, 500, 503]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Subscriptions: the accounts, projects and machines that are looked at.
 
+mod endpoints;
 mod input;
 
 use super::Tag;
@@ -17,6 +18,7 @@ use input::{NewSubscription, SubscriptionPatch};
 use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription};
 use keywright_jobs::{
     audit::{Event, EventType},
+    egress::EgressGuard,
     kinds::discovery::publish,
     setup::{
         database::{Database, Write},
@@ -34,12 +36,14 @@ use sea_orm::{
     IntoActiveModel, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 /// Subscriptions.
 pub struct SubscriptionsApi {
     pub database: Database,
+    /// Where addresses that users enter may lead.
+    pub egress: Arc<EgressGuard>,
 }
 
 /// An account, project, tenant or machine.
@@ -156,12 +160,16 @@ impl SubscriptionsApi {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),
         };
-        match create(&write, &caller, body.0).await {
+        match create(&write, &caller, body.0, &self.egress).await {
             Ok(row) => {
                 let location = format!("/api/subscriptions/{}", row.id);
                 write.commit(Created::versioned(location, row.version, row.into())).await
             }
-            Err(refusal) => write.refused(refusal).await,
+            Err(refusal) => {
+                let answer = write.refused(refusal.clone()).await;
+                self.note(&caller, None, &refusal).await?;
+                answer
+            }
         }
     }
 
@@ -196,7 +204,14 @@ impl SubscriptionsApi {
         let before = find_to_change(&write, &caller.visible(), id.0).await?;
         expect_version(if_match.0.as_deref(), before.version)?;
         let now = clock::now(&*write).await?;
-        let after = body.0.apply(before.clone(), now)?;
+        let after = match body.0.apply(before.clone(), now, &self.egress) {
+            Ok(after) => after,
+            Err(refusal) => {
+                write.rollback().await?;
+                self.note(&caller, Some(id.0), &refusal).await?;
+                return Err(refusal);
+            }
+        };
         mark_stale(&write, &before, &after).await?;
         let changed = after.clone().into_active_model().reset_all().update(&*write).await?;
         event(EventType::SubscriptionUpdated, &caller, &changed).write(&*write).await?;
@@ -238,8 +253,23 @@ impl SubscriptionsApi {
     }
 }
 
-async fn create(write: &Write, caller: &Principal, new: NewSubscription) -> Result<subscription::Model, ApiError> {
-    let row = new.into_row(ids::new(), clock::now(&**write).await?)?;
+impl SubscriptionsApi {
+    /// Writes to the audit log that an address was refused, if that is what `refusal` says.
+    async fn note(&self, caller: &Principal, id: Option<Uuid>, refusal: &ApiError) -> Result<(), ApiError> {
+        let Some(event) = endpoints::refusal(caller.actor(), id, refusal) else { return Ok(()) };
+        let write = self.database.begin().await?;
+        event.write(&*write).await?;
+        Ok(write.commit().await?)
+    }
+}
+
+async fn create(
+    write: &Write,
+    caller: &Principal,
+    new: NewSubscription,
+    egress: &EgressGuard,
+) -> Result<subscription::Model, ApiError> {
+    let row = new.into_row(ids::new(), clock::now(&**write).await?, egress)?;
     let external_id = row.external_id.clone();
     let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
     event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;

@@ -1,12 +1,16 @@
 //! Bodies: of a media type that the operation takes, not too long, and as their schema says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use hyper::body::Bytes;
 use jsonschema::Validator;
 use poem::error::ReadBodyError;
-use poem::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use poem::http::HeaderValue;
+use poem::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use poem::{Body as HttpBody, Request};
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::operations::{Body, Kind};
@@ -15,6 +19,13 @@ use crate::error::{ApiError, Code, FieldError};
 
 /// A body that is too large is read up to here before the refusal: 4 MiB.
 const DRAINED: usize = 4 << 20;
+
+/// How long a body may take where no server has said so.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the body of this request may take. In the request's data.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyPatience(pub Duration);
 
 /// A body as it was read.
 #[derive(Debug)]
@@ -28,13 +39,13 @@ pub enum Sent {
 /// Reads and checks the body of `request`, hands it on, and tells what it was.
 ///
 /// # Errors
-/// 415, 413, or 400 with everything that is wrong.
+/// 415, 413, 408, or 400 with everything that is wrong.
 pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiError> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
         // a client that is still sending would see its connection reset and miss the answer (RFC 9112, 9.6)
         if length.is_some_and(|length| length <= DRAINED) {
-            let _ = request.take_body().into_bytes_limit(DRAINED).await;
+            let _ = read(request, DRAINED).await;
         }
         return Err(ApiError::payload_too_large(MAX_BODY));
     }
@@ -46,11 +57,7 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiEr
         None if may_have_body => return Err(unsupported(expected)),
         None => None,
     };
-    let bytes = match request.take_body().into_bytes_limit(MAX_BODY).await {
-        Ok(bytes) => bytes,
-        Err(ReadBodyError::PayloadTooLarge) => return Err(ApiError::payload_too_large(MAX_BODY)),
-        Err(_) => return Err(ApiError::new(Code::MalformedJson, "The body ended before its announced length.")),
-    };
+    let bytes = read(request, MAX_BODY).await?;
     if bytes.is_empty() {
         if expected.required {
             return Err(ApiError::new(Code::MalformedJson, "This operation needs a body."));
@@ -78,6 +85,20 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiEr
     };
     request.set_body(HttpBody::from_bytes(bytes));
     Ok(sent)
+}
+
+async fn read(request: &mut Request, limit: usize) -> Result<Bytes, ApiError> {
+    let patience = request.data::<BodyPatience>().map_or(PATIENCE, |given| given.0);
+    match timeout(patience, request.take_body().into_bytes_limit(limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(ReadBodyError::PayloadTooLarge)) => Err(ApiError::payload_too_large(MAX_BODY)),
+        Ok(Err(_)) => Err(ApiError::new(Code::MalformedJson, "The body ended before its announced length.")),
+        // the rest of the body is not waited for, so nothing can follow on this connection
+        Err(_) => {
+            let detail = format!("The body did not come within {} s.", patience.as_secs());
+            Err(ApiError::new(Code::RequestTimeout, detail).with_header(CONNECTION, HeaderValue::from_static("close")))
+        }
+    }
 }
 
 /// The media type of the body without its parameters, in lower case.

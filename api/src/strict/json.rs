@@ -8,6 +8,10 @@ use crate::error::{ApiError, Code};
 /// Deepest nesting of objects and arrays that a body may have.
 pub const MAX_DEPTH: usize = 64;
 
+/// Most members of one object or items of one array.
+pub const MAX_MEMBERS: usize = 10_000;
+
+const TOO_MANY: &str = "an object or array has too many members";
 const REPEATED: &str = "a member is given twice";
 const TOO_DEEP: &str = "the nesting is too deep";
 
@@ -15,7 +19,7 @@ const TOO_DEEP: &str = "the nesting is too deep";
 ///
 /// # Errors
 /// 400 `malformed_json` with line and column for what is not JSON, for a repeated member and for nesting beyond
-/// [`MAX_DEPTH`].
+/// [`MAX_DEPTH`] or more members than [`MAX_MEMBERS`].
 pub fn read(bytes: &[u8]) -> Result<Value, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     Strict { depth: 0 }
@@ -28,7 +32,7 @@ pub fn read(bytes: &[u8]) -> Result<Value, ApiError> {
 /// put there by [`Strict`] are told apart.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let what = [REPEATED, TOO_DEEP].into_iter().find(|own| text.starts_with(own));
+    let what = [REPEATED, TOO_DEEP, TOO_MANY].into_iter().find(|own| text.starts_with(own));
     let what = what.unwrap_or(if error.is_eof() { "it ends too early" } else { "the syntax is wrong" });
     format!("The body cannot be read as JSON: {what} (line {}, column {}).", error.line(), error.column())
 }
@@ -90,6 +94,9 @@ impl<'de> Visitor<'de> for Strict {
         let depth = self.deeper()?;
         let mut array = Vec::new();
         while let Some(item) = items.next_element_seed(Strict { depth })? {
+            if array.len() == MAX_MEMBERS {
+                return Err(A::Error::custom(TOO_MANY));
+            }
             array.push(item);
         }
         Ok(Value::Array(array))
@@ -100,6 +107,9 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(Strict { depth })?;
+            if object.len() == MAX_MEMBERS {
+                return Err(A::Error::custom(TOO_MANY));
+            }
             if object.insert(name, value).is_some() {
                 return Err(A::Error::custom(REPEATED));
             }
@@ -140,6 +150,16 @@ mod tests {
         assert!(read(nested(MAX_DEPTH).as_bytes()).is_ok());
         assert!(read(nested(MAX_DEPTH + 1).as_bytes()).unwrap_err().detail().contains(TOO_DEEP));
         assert!(read(nested(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn arrays_and_objects_have_an_end() {
+        let array = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
+        assert!(read(array(MAX_MEMBERS).as_bytes()).is_ok());
+        assert!(read(array(MAX_MEMBERS + 1).as_bytes()).unwrap_err().detail().contains(TOO_MANY));
+        let members = |count| (0..count).map(|name| format!("\"{name}\":0")).collect::<Vec<_>>().join(",");
+        assert!(read(format!("{{{}}}", members(MAX_MEMBERS)).as_bytes()).is_ok());
+        assert!(read(format!("{{{}}}", members(MAX_MEMBERS + 1)).as_bytes()).unwrap_err().detail().contains(TOO_MANY));
     }
 
     proptest! {

@@ -13,8 +13,16 @@ pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
 
 use crate::{queue::limits::Limits, retention::Retention};
+use ipnet::IpNet;
 use secrecy::SecretString;
-use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use thiserror::Error;
 use url::Url;
 
@@ -53,6 +61,12 @@ pub struct Config {
     pub rate_limit_per_minute: Option<u32>,
     /// Requests per hour and principal; `None` = no limit.
     pub rate_limit_per_hour: Option<u32>,
+    /// Proxies whose word about the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may read answers, as browsers spell them.
+    pub cors_origins: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     pub cookie_secure: bool,
     pub login: LoginLimits,
     /// Days after which another key signs access tokens; 0 = only when the operator says so.
@@ -123,6 +137,10 @@ impl Config {
             lease: Duration::from_secs(8),
             rate_limit_per_minute: Some(60),
             rate_limit_per_hour: Some(1000),
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
             cookie_secure: true,
             login: LoginLimits::default(),
             signing_key_days: 30,
@@ -135,6 +153,11 @@ impl Config {
             shutdown_grace: Duration::from_secs(10),
             retention: Retention { days: 30, kinds: BTreeMap::new() },
         }
+    }
+
+    /// The certificate chain and its key, both in PEM, when the API is to end TLS itself.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 
     /// Where the key-encryption key comes from.
@@ -285,6 +308,12 @@ fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
             "is required with PostgreSQL, because processes on several machines must share one key; make one with \
              `openssl rand -base64 32` and give it here or in a file named by KEYWRIGHT_MASTER_KEY_FILE",
         ));
+    }
+    for (given, other) in [("KEYWRIGHT_TLS_CERT", "KEYWRIGHT_TLS_KEY"), ("KEYWRIGHT_TLS_KEY", "KEYWRIGHT_TLS_CERT")] {
+        let set = |name: &str| KEYS.iter().any(|key| key.name == name && sources.get(key).is_some());
+        if set(given) && !set(other) {
+            found.push(problem(given, &format!("is given without {other}; TLS needs both, and plain http neither")));
+        }
     }
     found
 }

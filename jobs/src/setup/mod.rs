@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod ids;
+pub mod process;
 pub mod sealing;
 pub mod shutdown;
 pub mod telemetry;

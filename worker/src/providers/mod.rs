@@ -1,10 +1,11 @@
 //! The clouds, one folder each, and the one place that dispatches between them.
 
 pub mod aws;
-pub mod egress;
 pub mod http;
 pub mod local;
 pub mod memory;
+
+pub use keywright_jobs::egress;
 
 use async_trait::async_trait;
 use aws::Aws;

@@ -7,6 +7,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use keywright_entities::{subscription, types};
+use keywright_jobs::egress::EgressGuard;
 use poem_openapi::{Enum, Object, types::ToJSON};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
@@ -139,7 +140,7 @@ pub struct SubscriptionPatch {
 impl NewSubscription {
     /// # Errors
     /// 400 that names everything that is wrong.
-    pub fn into_row(self, id: Uuid, now: DateTime<Utc>) -> Result<subscription::Model, ApiError> {
+    pub fn into_row(self, id: Uuid, now: DateTime<Utc>, egress: &EgressGuard) -> Result<subscription::Model, ApiError> {
         let mut settings = json!({});
         merge(&mut settings, self.settings.unwrap_or_default().to_json().unwrap_or_default());
         let mode = self.auth.map_or(AuthMode::Ambient, |auth| auth.mode);
@@ -161,7 +162,7 @@ impl NewSubscription {
             last_scan_state: None,
             version: 1,
         };
-        checked(row)
+        checked(row, egress)
     }
 }
 
@@ -170,7 +171,12 @@ impl SubscriptionPatch {
     ///
     /// # Errors
     /// 400 that names everything that is wrong.
-    pub fn apply(self, mut row: subscription::Model, now: DateTime<Utc>) -> Result<subscription::Model, ApiError> {
+    pub fn apply(
+        self,
+        mut row: subscription::Model,
+        now: DateTime<Utc>,
+        egress: &EgressGuard,
+    ) -> Result<subscription::Model, ApiError> {
         if let Some(name) = self.name {
             row.name = name;
         }
@@ -195,13 +201,13 @@ impl SubscriptionPatch {
         }
         row.updated_at = now;
         row.version += 1;
-        checked(row)
+        checked(row, egress)
     }
 }
 
 /// The rules that the schema cannot say.
-fn checked(row: subscription::Model) -> Result<subscription::Model, ApiError> {
-    let mut wrong = Vec::new();
+fn checked(row: subscription::Model, egress: &EgressGuard) -> Result<subscription::Model, ApiError> {
+    let mut wrong = super::endpoints::refused(&row, egress);
     let mut refuse = |pointer: &str, code: &str, message: &str| wrong.push(FieldError::new(pointer, code, message));
     if matches!(row.provider, types::ProviderKind::Gcp | types::ProviderKind::Azure) {
         refuse("/provider", "unsupported", "This version looks at aws and local.");

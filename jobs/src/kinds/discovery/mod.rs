@@ -7,12 +7,15 @@ pub mod scan;
 pub mod scope;
 
 use crate::{
+    audit::{Actor, Event, EventType},
     context::Context,
+    egress,
     job::JobError,
     provider::{Connection, ProviderError, Target},
     queue::outcome::DENIED,
 };
-use keywright_entities::subscription;
+use keywright_entities::{subscription, types::Outcome};
+use uuid::Uuid;
 
 /// What a subscription tells a provider.
 pub fn target(subscription: &subscription::Model) -> Target {
@@ -27,6 +30,36 @@ pub fn target(subscription: &subscription::Model) -> Target {
 
 async fn connect(context: &Context, subscription: &subscription::Model) -> Result<Connection, ProviderError> {
     context.providers.connect(&target(subscription), context.gate()).await
+}
+
+/// Passes on what a provider said, and writes to the audit log when it is that an address which a user entered was refused.
+async fn noted<T>(
+    context: &Context,
+    subscription: Uuid,
+    said: Result<T, ProviderError>,
+) -> Result<Result<T, ProviderError>, JobError> {
+    if let Err(ProviderError::Rejected { code, detail }) = &said
+        && code == egress::REFUSED
+    {
+        let event =
+            refusal(subscription, context.job.id, detail).request(context.job.request_id.clone().unwrap_or_default());
+        context
+            .persist(|db, _| {
+                let event = event.clone();
+                Box::pin(async move { event.write(db).await })
+            })
+            .await?;
+    }
+    Ok(said)
+}
+
+/// The audit event of an address that the egress guard refused.
+fn refusal(subscription: Uuid, job: Uuid, detail: &str) -> Event {
+    Event::new(EventType::EgressRefused, Actor::SYSTEM, "subscription")
+        .subject(subscription)
+        .job(job)
+        .outcome(Outcome::Denied)
+        .detail("reason", detail)
 }
 
 impl From<ProviderError> for JobError {

@@ -6,10 +6,12 @@ mod rows;
 
 pub use removal::{remove_all_of, remove_unseen};
 
-use super::scope::Checkpoint;
+use super::{refusal, scope::Checkpoint};
 use crate::{
+    audit::Event,
     context::Context,
     domain::inventory::{Page, ProviderKind, ScopeId, Warning},
+    egress,
     job::JobError,
     queue::outcome::sum_counts,
     setup::ids,
@@ -269,6 +271,9 @@ async fn write_warnings(db: &DatabaseTransaction, place: &Place, warnings: &[War
             detail: Set(warning.detail.clone()),
         });
         scan_warning::Entity::insert_many(rows).exec_without_returning(db).await?;
+        let refused = batch.iter().filter(|warning| warning.code == egress::REFUSED);
+        let told = refused.map(|warning| refusal(place.subscription, place.job, &warning.detail));
+        Event::write_all(told, db).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `discovery.scan`: which scopes are there? One child each.
 
-use super::{connect, scope::ScopeListing};
+use super::{connect, noted, scope::ScopeListing};
 use crate::{
     context::Context,
     domain::inventory::ScopeId,
@@ -54,7 +54,7 @@ impl Scan {
         let Some(subscription) = subscription::by_id(context.database.reader(), id).await? else {
             return Ok(Vec::new());
         };
-        match scopes(context, &subscription).await {
+        match noted(context, id, scopes(context, &subscription).await).await? {
             Ok(scopes) => {
                 mark_stale(context, id, scopes.clone()).await?;
                 let wanted = scopes.into_iter().filter(|scope| self.wants(id, scope));

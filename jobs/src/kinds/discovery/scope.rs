@@ -1,6 +1,6 @@
 //! `discovery.scope`: lists one scope to its last page and publishes each page as it comes.
 
-use super::{connect, publish};
+use super::{connect, noted, publish};
 use crate::{
     context::Context,
     domain::inventory::{Page, ScopeId},
@@ -47,7 +47,7 @@ impl Job for ScopeListing {
         let Some(subscription) = subscription::by_id(context.database.reader(), self.subscription).await? else {
             return Err(JobError::fail("subscription_deleted", "the subscription was deleted while it was scanned"));
         };
-        let connection = connect(context, &subscription).await?;
+        let connection = noted(context, subscription.id, connect(context, &subscription).await).await??;
         let place = Arc::new(publish::Place {
             scan: self.scan,
             job: context.job.id,
@@ -74,7 +74,8 @@ impl ScopeListing {
         checkpoint: Checkpoint,
     ) -> Result<(), JobError> {
         let mut number = checkpoint.pages;
-        let mut page = self.first_page(inventory, checkpoint.next.as_deref()).await?;
+        let first = self.first_page(inventory, checkpoint.next.as_deref()).await;
+        let mut page = noted(context, self.subscription, first).await??;
         loop {
             let next = page.next.clone();
             let (published, following) = tokio::join!(publish::page(context, place, number, page), async {
@@ -86,7 +87,7 @@ impl ScopeListing {
             let seen = published?;
             context.report("list", seen, None);
             number += 1;
-            match following? {
+            match noted(context, self.subscription, following).await?? {
                 Some(following) => page = following,
                 None => return Ok(()),
             }

@@ -3,9 +3,10 @@
 use super::{
     Config, LONGEST_GRACE,
     parse::{
-        by_kind, http_url, label, limit, list, log_filter, log_format, master_key, number, parsed, shown_by_kind, to,
+        by_kind, http_url, joined, label, limit, list, log_filter, log_format, master_key, number, parsed,
+        shown_by_kind, to,
     },
-    values::{DatabaseUrl, LogFormat, MASK},
+    values::{DatabaseUrl, LogFormat, MASK, origin, proxy},
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -230,6 +231,42 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.rate_limit_per_hour.unwrap_or(0).to_string()),
     },
     Key {
+        name: "KEYWRIGHT_TRUSTED_PROXIES",
+        meaning: "networks of proxies, separated by commas, whose `X-Forwarded-For` or `Forwarded` tells the client's address",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.trusted_proxies, list(text, proxy)?),
+        show: |c| joined(&c.trusted_proxies),
+    },
+    Key {
+        name: "KEYWRIGHT_CORS_ORIGINS",
+        meaning: "origins, separated by commas, whose pages may read answers with a bearer token, e.g. `https://portal.example.com`",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.cors_origins, list(text, origin)?),
+        show: |c| joined(&c.cors_origins),
+    },
+    Key {
+        name: "KEYWRIGHT_TLS_CERT",
+        meaning: "a file with the certificate chain (PEM) with which the API ends TLS itself; read again when it changes",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.tls_cert, Some(PathBuf::from(text))),
+        show: |c| c.tls_cert.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_TLS_KEY",
+        meaning: "the file of that certificate's private key (PEM)",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.tls_key, Some(PathBuf::from(text))),
+        show: |c| c.tls_key.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_COOKIE_SECURE",
         meaning: "`false` = plain cookie names that browsers also send over http; warned of at start",
         default: "true",
@@ -281,9 +318,7 @@ pub const KEYS: &[Key] = &[
         secret: false,
         used_by: UsedBy::Both,
         set: |c, text| to(&mut c.egress_allow, list(text, str::parse)?),
-        show: |c| {
-            Some(c.egress_allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).filter(|t| !t.is_empty())
-        },
+        show: |c| joined(&c.egress_allow),
     },
     Key {
         name: "KEYWRIGHT_LOG",

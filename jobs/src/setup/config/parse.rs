@@ -95,3 +95,7 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
         _ => Err("is not an http:// or https:// address without user and password".to_owned()),
     }
 }
+
+pub(super) fn joined(items: &[impl Display]) -> Option<String> {
+    Some(items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).filter(|text| !text.is_empty())
+}

@@ -2,7 +2,12 @@
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
-use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+};
 use url::Url;
 
 /// Shown in place of a secret.
@@ -164,6 +169,25 @@ impl fmt::Display for EgressAllow {
             Self::HostPort { host, port } => write!(f, "{host}:{port}"),
         }
     }
+}
+
+/// A network of proxies; one address stands for itself.
+pub(super) fn proxy(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| format!("`{text}` is neither a network like 10.0.0.0/8 nor an address"))
+}
+
+/// An origin as browsers send it, so that it can be compared as text.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is not an origin: write https://portal.example.com, with a port where it is not the usual one and \
+             nothing after it; `*` is not taken"
+        )
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let origin = url.origin().ascii_serialization();
+    if matches!(url.scheme(), "http" | "https") && origin == text { Ok(origin) } else { Err(wrong()) }
 }
 
 /// Letters, digits, `-`, `_` and dots between non-empty parts; also covers IPv4 addresses.

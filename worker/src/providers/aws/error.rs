@@ -2,7 +2,10 @@
 //!
 //! The texts are ours: a reply's own words are read for the error code and the name of the missing permission, and dropped.
 
-use crate::providers::http::retry_after;
+use crate::providers::{
+    egress::{EgressError, REFUSED},
+    http::retry_after,
+};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::{
     orchestrator::HttpResponse,
@@ -84,7 +87,10 @@ impl Call<'_> {
     }
 
     fn unsent(&self, error: &ConnectorError) -> ProviderError {
-        match credentials_error(error) {
+        if let Some(refused @ EgressError::Refused { .. }) = cause(error) {
+            return self.rejected(REFUSED, &refused.to_string());
+        }
+        match cause(error) {
             Some(CredentialsError::ProviderTimedOut(_)) => {
                 self.unavailable("the source of credentials did not answer in time")
             }
@@ -203,7 +209,8 @@ fn is_bad_token(code: &str, message: Option<&str>) -> bool {
             && mentions_token())
 }
 
-fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+/// The error of this type behind an error.
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -217,6 +224,7 @@ fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Credent
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 
     const CALL: Call<'_> = Call { action: "secretsmanager:ListSecrets", region: "eu-west-1", paged: true };
 
@@ -227,6 +235,15 @@ mod tests {
             message: Some(message.into()),
             retry_after: None,
         })
+    }
+
+    #[test]
+    fn a_name_that_leads_inside_is_told_as_refused_and_not_tried_again() {
+        let refused = EgressError::Refused { host: "moved.test".to_owned(), address: [10, 0, 0, 1].into() };
+        let error = ConnectorError::io(ResolveDnsError::new(refused).into());
+        let ProviderError::Rejected { code, detail } = CALL.unsent(&error) else { panic!("it must not be retried") };
+        assert_eq!(code, REFUSED);
+        assert!(detail.contains("moved.test leads to 10.0.0.1"), "{detail}");
     }
 
     fn denied(permission: &str) -> ProviderError {

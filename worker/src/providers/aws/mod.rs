@@ -16,7 +16,7 @@ mod transport;
 pub use auth::Timeouts;
 
 use crate::providers::{
-    egress::{EgressError, EgressGuard},
+    egress::{self, EgressError, EgressGuard},
     http::{Outbound, RuntimeTimer, Sleeper},
 };
 use account::Regions;
@@ -107,7 +107,7 @@ impl Aws {
         let (host, port) = (endpoint.host_str().unwrap_or_default(), endpoint.port_or_known_default().unwrap_or(443));
         match self.egress.resolve(host, port).await {
             Err(refused @ EgressError::Refused { .. }) => Err(ProviderError::Rejected {
-                code: "address_refused".to_owned(),
+                code: egress::REFUSED.to_owned(),
                 detail: format!("settings.aws.endpoint: {refused}"),
             }),
             _ => Ok(()),

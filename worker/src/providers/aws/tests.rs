@@ -324,6 +324,18 @@ async fn an_endpoint_that_the_egress_check_refuses_is_never_contacted() {
 }
 
 #[tokio::test]
+async fn a_redirect_leads_nowhere() {
+    let inside = Scripted::new(vec![secrets(&["a"], None)]).await;
+    let redirect = || reply(302, &format!("Location: {}/latest/meta-data/\r\n", inside.url), "");
+    let server = Scripted::new((0..5).map(|_| redirect()).collect()).await;
+    let target = target(json!({"endpoint": server.url}), &["eu-west-1"]);
+    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    inventory.list(&scope(secretsmanager::KIND), None).await.unwrap_err();
+    assert!(!server.asked().is_empty());
+    assert!(inside.asked().is_empty());
+}
+
+#[tokio::test]
 async fn a_role_is_assumed_at_the_same_endpoint_and_its_refusal_is_told() {
     let refused = reply(403, "", "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>");
     let server = Scripted::new(vec![refused]).await;

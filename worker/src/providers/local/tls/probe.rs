@@ -4,7 +4,7 @@ use super::{
     endpoint::Endpoint,
     legacy::{self, Chosen},
 };
-use crate::providers::egress::{EgressError, EgressGuard};
+use crate::providers::egress::{EgressError, EgressGuard, REFUSED};
 use keywright_jobs::provider::{Gate, Stopped};
 use rustls::{
     AlertDescription, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme,
@@ -96,7 +96,7 @@ impl Probe {
 
     async fn connect(&self, endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, Failure> {
         self.egress.connect(&endpoint.host, endpoint.port, deadline).await.map_err(|error| match error {
-            EgressError::Refused { .. } => told("address_refused", error.to_string()),
+            EgressError::Refused { .. } => told(REFUSED, error.to_string()),
             EgressError::Unresolved { .. } => told("dns_failed", error.to_string()),
             EgressError::TimedOut => told("connect_timeout", "no connection was made in time"),
             EgressError::Io(error) => match error.kind() {

@@ -1,6 +1,6 @@
 //! The guard between addresses that users enter and the network that this process can reach.
 //!
-//! A user of Keywright may name any host; without a guard the worker would become that user's way into the machine's own
+//! A user of Keywright may name any host; without a guard the process would become that user's way into the machine's own
 //! services, the local network and a cloud's metadata address (server-side request forgery). The rule: only public unicast
 //! addresses, unless the operator allowed the network or the place (`KEYWRIGHT_EGRESS_ALLOW`).
 //!
@@ -10,24 +10,53 @@
 
 mod address;
 
+use crate::setup::config::EgressAllow;
+use async_trait::async_trait;
 use ipnet::IpNet;
-use keywright_jobs::setup::config::EgressAllow;
 use std::{
     collections::BTreeSet,
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 use thiserror::Error;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, timeout_at},
 };
+use url::Host;
+
+/// How a refusal is called wherever it is told: in reasons, warnings, errors of a field and audit events.
+pub const REFUSED: &str = "address_refused";
 
 /// Which addresses beside the public ones may be reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EgressGuard {
     networks: Vec<IpNet>,
     places: BTreeSet<(String, u16)>,
+    names: Arc<dyn Names>,
+}
+
+impl Default for EgressGuard {
+    fn default() -> Self {
+        Self { networks: Vec::new(), places: BTreeSet::new(), names: Arc::new(SystemNames) }
+    }
+}
+
+/// Where a name leads; tests answer it themselves.
+#[async_trait]
+pub trait Names: fmt::Debug + Send + Sync {
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+}
+
+#[derive(Debug)]
+struct SystemNames;
+
+#[async_trait]
+impl Names for SystemNames {
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(lookup_host((host, port)).await?.collect())
+    }
 }
 
 /// Why no connection was made.
@@ -60,6 +89,26 @@ impl EgressGuard {
         guard
     }
 
+    /// The same, with names that lead where `names` says.
+    #[must_use]
+    pub fn with_names(self, names: Arc<dyn Names>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// Refuses `host` if it is an address that may not be reached, however it is spelled. Where a name leads is known only when it
+    /// is used.
+    ///
+    /// # Errors
+    /// [`EgressError::Refused`].
+    pub fn check_literal(&self, host: &str, port: u16) -> Result<(), EgressError> {
+        match literal(host) {
+            Some(address) if !self.permits(host, port, address) => {
+                Err(EgressError::Refused { host: host.to_owned(), address })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether `host`, which leads to `address`, may be reached on `port`.
     pub fn permits(&self, host: &str, port: u16, address: IpAddr) -> bool {
         let embedded = address::unwrapped(address);
@@ -75,10 +124,10 @@ impl EgressGuard {
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
         let addresses: Vec<SocketAddr> = match literal(host) {
             Some(address) => vec![SocketAddr::new(address, port)],
-            None => lookup_host((host, port))
-                .await
-                .map_err(|_| EgressError::Unresolved { host: host.to_owned() })?
-                .collect(),
+            None => {
+                let found = self.names.look_up(host, port).await;
+                found.map_err(|_| EgressError::Unresolved { host: host.to_owned() })?
+            }
         };
         if addresses.is_empty() {
             return Err(EgressError::Unresolved { host: host.to_owned() });
@@ -113,10 +162,15 @@ impl EgressGuard {
     }
 }
 
-/// An IP address as it is written in a host: bare, or in the brackets of RFC 3986.
+/// An IP address as it is written in a host: bare, in the brackets of RFC 3986, or in one of the spellings that resolvers and
+/// URL parsers take for one, such as `0x7f.1`.
 fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.parse().ok()
+    bare.parse().ok().or_else(|| match Host::parse(bare).ok()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(address.into()),
+        Host::Domain(_) => None,
+    })
 }
 
 fn comparable(host: &str) -> String {
@@ -169,12 +223,72 @@ mod tests {
         }
     }
 
-    /// Some resolvers read these as IPv4 addresses, others as names that do not exist: neither may lead inside.
     #[tokio::test]
-    async fn other_spellings_of_loopback_lead_nowhere() {
-        for host in ["2130706433", "0177.0.0.1", "0x7f.0.0.1", "127.1", "0x7f000001"] {
+    async fn other_spellings_of_an_address_are_that_address() {
+        for host in [
+            "2130706433",
+            "017700000001",
+            "0x7f000001",
+            "0177.0.0.1",
+            "0x7f.0.0.1",
+            "127.1",
+            "127.0.0.1.",
+            "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:7f00:1::]",
+            "2852039166",
+            "0xa9fea9fe",
+            "fd00:ec2::254",
+        ] {
             let error = guard(&[]).connect(host, 80, soon()).await.unwrap_err();
-            assert!(matches!(error, EgressError::Refused { .. } | EgressError::Unresolved { .. }), "{host}: {error}");
+            assert!(matches!(error, EgressError::Refused { .. }), "{host}: {error}");
+            assert!(guard(&[]).check_literal(host, 80).is_err(), "{host}");
+        }
+        for host in ["example.com", "1.1.1.1", "0x01010101", "localhost", "127.0.0.1.example.com"] {
+            assert!(guard(&[]).check_literal(host, 80).is_ok(), "{host}");
+        }
+    }
+
+    /// Answers each question with the next of its answers.
+    #[derive(Debug)]
+    struct Scripted(std::sync::Mutex<std::collections::VecDeque<Vec<SocketAddr>>>);
+
+    #[async_trait]
+    impl Names for Scripted {
+        async fn look_up(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+            self.0.lock().unwrap().pop_front().ok_or_else(|| io::Error::other("asked once too often"))
+        }
+    }
+
+    fn scripted(guard: EgressGuard, answers: &[&[SocketAddr]]) -> EgressGuard {
+        let answers = answers.iter().map(|answer| answer.to_vec()).collect();
+        guard.with_names(Arc::new(Scripted(std::sync::Mutex::new(answers))))
+    }
+
+    #[tokio::test]
+    async fn a_name_that_moves_between_check_and_connect_leads_nowhere() {
+        let (inside, outside) = tokio::join!(TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.2:0"));
+        let (inside, outside) = (inside.unwrap(), outside.unwrap());
+        let (private, public) = (inside.local_addr().unwrap(), outside.local_addr().unwrap());
+        // 127.0.0.2 stands for the internet
+        let guard = scripted(guard(&["127.0.0.2/32"]), &[&[public], &[private], &[public]]);
+        assert!(guard.resolve("rebinding.test", 80).await.is_ok());
+        let error = guard.connect("rebinding.test", 80, soon()).await.unwrap_err();
+        assert!(matches!(error, EgressError::Refused { .. }), "{error}");
+        // what was checked is what is dialled: there is no second question to answer differently
+        let stream = guard.connect("rebinding.test", 80, soon()).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), public);
+    }
+
+    #[tokio::test]
+    async fn one_private_address_among_public_ones_refuses_the_name() {
+        let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 80);
+        for hidden in ["10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "fe80::1", "100.64.0.1"] {
+            let answer = [address("1.1.1.1"), address(hidden), address("2606:4700:4700::1111")];
+            let error = scripted(guard(&[]), &[&answer]).connect("mixed.test", 80, soon()).await.unwrap_err();
+            assert!(matches!(error, EgressError::Refused { .. }), "{hidden}: {error}");
         }
     }
 
