@@ -1,7 +1,7 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
 use crate::{
-    app::{PATIENCE, TestApp, eventually},
+    app::{PATIENCE, TestApp, eventually, sealing},
     database::TestDatabase,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,7 @@ use keywright_api::{
     server::Listening,
     service::{self, Parts},
 };
-use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
+use keywright_jobs::setup::{clock::Clock, database::Database};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
@@ -24,8 +24,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
-/// 32 bytes in base64: what the instance seals with.
-const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// A worker that was not seen for this long does not count as live.
 const SILENCE: Duration = Duration::from_secs(16);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -52,7 +50,7 @@ pub struct Server {
 impl Server {
     async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>, pace: Pace) -> Self {
         let stop = CancellationToken::new();
-        let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
+        let sealing = sealing(&database).await;
         let clock = shifted(shift);
         let settings = Settings { cookie_secure: false, ..Settings::default() };
         let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");
