@@ -68,7 +68,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone() },
+        SubscriptionsApi { database: database.clone(), sealing: sealing.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
