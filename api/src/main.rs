@@ -21,7 +21,7 @@ use keywright_jobs::setup::{
     config::{Config, EXIT_BAD_CONFIG, Loaded},
     database::{Database, OpenError},
     process,
-    sealing::Sealing,
+    sealing::{Sealing, StartError},
     shutdown, telemetry,
 };
 use secrecy::ExposeSecret;
@@ -71,6 +71,9 @@ enum Command {
         #[arg(long)]
         alone: bool,
     },
+    /// Seals everything under the present master key that is still under KEYWRIGHT_MASTER_KEY_PREVIOUS. API and workers may go
+    /// on meanwhile, when they were started with both keys.
+    Rewrap,
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -97,10 +100,15 @@ fn main() -> ExitCode {
     match run(arguments, &loaded.config, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if matches!(error.downcast_ref(), Some(OpenError::Pooled)) { EXIT_BAD_CONFIG } else { 1 };
+            let code = if is_configuration(&error) { EXIT_BAD_CONFIG } else { 1 };
             told(&format!("{error:#}"), code)
         }
     }
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::Pooled))
+        || error.downcast_ref().is_some_and(StartError::is_configuration)
 }
 
 fn printed(text: &str) -> ExitCode {
@@ -139,6 +147,14 @@ async fn open(config: &Config) -> anyhow::Result<Database> {
     Ok(database)
 }
 
+async fn require_schema(database: &Database) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        database.schema_is_current().await?,
+        "the database does not have the schema of this version; start with --migrate, or run `keywright-api migrate`"
+    );
+    Ok(())
+}
+
 async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
     let database = open(config).await?;
     let secret = match command {
@@ -151,7 +167,7 @@ async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
             Some(operator::create_token(&database, &name, role, user.as_deref(), span).await?)
         }
         Command::RotateSigningKey { alone } => {
-            let sealing = Sealing::start(&database, &config.master_key_source()).await?;
+            let sealing = Sealing::start(&database, config.master_keys()).await?;
             // where none ever signed, the first one is made and then replaced
             SigningKeys::load(&database, &sealing).await?;
             let when = if alone { When::NowAlone } else { When::Now };
@@ -159,6 +175,14 @@ async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
                 signing_keys::rotate(&database, &sealing, when).await?,
                 "somebody else rotated the key at the same time; nothing was done"
             );
+            None
+        }
+        Command::Rewrap => {
+            require_schema(&database).await?;
+            let sealing = Sealing::start(&database, config.master_keys()).await?;
+            let done = sealing.rewrap(&database).await.context("not everything was re-wrapped; run this again")?;
+            let (count, key) = (done.values, done.key);
+            writeln!(std::io::stdout(), "re-wrapped: {count}\neverything is sealed under the key {key}")?;
             None
         }
         Command::ResetPassword { name } => Some(operator::reset_password(&database, &Passwords::new()?, &name).await?),
@@ -182,11 +206,8 @@ async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) ->
     if migrate {
         database.migrate().await.context("migrating")?;
     }
-    anyhow::ensure!(
-        database.schema_is_current().await?,
-        "the database does not have the schema of this version; start with --migrate, or run `keywright-api migrate`"
-    );
-    let sealing = Sealing::start(&database, &config.master_key_source()).await?;
+    require_schema(&database).await?;
+    let sealing = Sealing::start(&database, config.master_keys()).await?;
     let clock = Clock::system();
     // a token from one process is good at every other, whatever its machine's clock shows
     let tokens = Clock::of_database(&database, stop.clone()).await?;

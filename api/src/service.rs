@@ -114,7 +114,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone(), egress: Arc::new(edge.egress) },
+        SubscriptionsApi { database: database.clone(), egress: Arc::new(edge.egress), sealing: sealing.clone() },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },

@@ -42,6 +42,8 @@ event_types! {
     UserDeleted = "user.deleted",
     AccessDenied = "access.denied",
     SigningKeyRotated = "signing_key.rotated",
+    MasterKeyChanged = "master_key.changed",
+    MasterKeyRewrapped = "master_key.rewrapped",
     SubscriptionCreated = "subscription.created",
     SubscriptionUpdated = "subscription.updated",
     SubscriptionDeleted = "subscription.deleted",

@@ -7,6 +7,7 @@ use crate::{
     setup::{
         clock::Clock,
         database::{Database, is_transient},
+        sealing::Sealing,
     },
 };
 use futures::future::BoxFuture;
@@ -22,6 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Context {
     pub database: Database,
     pub providers: Arc<dyn Providers>,
+    pub sealing: Sealing,
     /// For domain decisions; leases and due times go by the database's clock.
     pub clock: Clock,
     /// The job as it was claimed.

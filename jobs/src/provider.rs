@@ -6,8 +6,11 @@
 use crate::{
     domain::inventory::{Page, ProviderKind, ScopeId},
     queue::Held,
+    setup::sealing::{SealError, Sealing, places},
 };
 use async_trait::async_trait;
+use keywright_entities::subscription_credential;
+use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -23,15 +26,46 @@ pub struct Target {
     pub regions: Vec<String>,
     /// The provider's own object of `subscription.settings`, e.g. `{"roleArn": …}` for aws; an empty object when absent.
     pub settings: Value,
-    /// `ambient`, `profile` or `assumeRole`.
+    /// `ambient`, `profile`, `assumeRole` or `stored`.
     pub auth_mode: String,
+}
+
+/// What a subscription of the mode `stored` logs in with, still sealed. Has neither `Debug` nor `Serialize`.
+#[derive(Clone)]
+pub struct StoredCredential {
+    sealing: Sealing,
+    row: subscription_credential::Model,
+}
+
+impl StoredCredential {
+    /// The `auth_mode` of subscriptions that have one.
+    pub const MODE: &'static str = "stored";
+
+    pub fn sealed(sealing: Sealing, row: subscription_credential::Model) -> Self {
+        Self { sealing, row }
+    }
+
+    /// Opens it: the provider's own JSON object, e.g. `{"accessKeyId": …}` for aws. To be called where the client is built,
+    /// and dropped there, which wipes it.
+    ///
+    /// # Errors
+    /// [`SealError`] when this process does not have its key, or it was changed since.
+    pub fn open(&self) -> Result<SecretSlice<u8>, SealError> {
+        let subscription = self.row.subscription_id.to_string();
+        self.sealing.open(&places::credential(&subscription, self.row.version), &self.row.sealed)
+    }
 }
 
 /// Opens connections; one implementation dispatches to the clouds, another is the in-memory cloud of the tests.
 #[async_trait]
 pub trait Providers: Send + Sync {
-    /// Opens `target`. Every request that the connection sends must first pass `gate`.
-    async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError>;
+    /// Opens `target`, with `credential` when that is its mode. Every request that the connection sends must first pass `gate`.
+    async fn connect(
+        &self,
+        target: &Target,
+        credential: Option<StoredCredential>,
+        gate: Gate,
+    ) -> Result<Connection, ProviderError>;
 }
 
 /// One opened cloud.

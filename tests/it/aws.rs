@@ -51,7 +51,7 @@ fn target(url: &str, regions: &[&str]) -> Target {
 }
 
 async fn open(aws: &Aws, target: &Target) -> Box<dyn Inventory> {
-    aws.connect(target, Gate::open()).await.unwrap().inventory
+    aws.connect(target, None, Gate::open()).await.unwrap().inventory
 }
 
 fn scope(region: &str, kind: &str) -> ScopeId {

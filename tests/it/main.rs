@@ -10,13 +10,16 @@
 mod architecture;
 mod aws;
 mod aws_http;
+mod canaries;
 mod faults;
 mod http;
+mod kms;
 mod observe;
 mod pooler;
 mod queue;
 mod retention;
 mod runner;
 mod schedules;
+mod sealing;
 mod up;
 mod wake;

@@ -1,6 +1,6 @@
 //! PostgreSQL behind pgbouncer: a connection that is kept for a session will do, one that is lent for a transaction is refused.
 
-use keywright_tests::{app::eventually, database::TestDatabase, process::Process};
+use keywright_tests::{app::eventually, database::TestDatabase, instance::MASTER_KEY, process::Process};
 use std::{
     io::Write,
     net::TcpListener,
@@ -60,11 +60,7 @@ async fn pooler(program: &str, database: &TestDatabase, mode: &str, round_robin:
 }
 
 fn environment(url: &str) -> [(&str, &str); 3] {
-    [
-        ("DATABASE_URL", url),
-        ("KEYWRIGHT_LISTEN", "127.0.0.1:0"),
-        ("KEYWRIGHT_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-    ]
+    [("DATABASE_URL", url), ("KEYWRIGHT_LISTEN", "127.0.0.1:0"), ("KEYWRIGHT_MASTER_KEY", MASTER_KEY)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

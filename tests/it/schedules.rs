@@ -13,6 +13,7 @@ use keywright_jobs::{
 use keywright_tests::{
     app::{TestApp, WorkerSettings, eventually, subscribe},
     database::TestDatabase,
+    instance::MASTER_KEY,
     on_both_databases,
     process::Process,
 };
@@ -223,11 +224,8 @@ async fn killed_workers_neither_lose_nor_repeat_an_instant(test: TestDatabase) {
     subscribe(db, ProviderKind::Local, "here", json!([]), settings).await;
     let schedule = put(db, "* * * * *", CatchUp::All, TimeDelta::days(1)).await;
     let worker = || {
-        let environment = [
-            ("DATABASE_URL", test.url()),
-            ("KEYWRIGHT_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-            ("KEYWRIGHT_LEASE_SECONDS", "1"),
-        ];
+        let environment =
+            [("DATABASE_URL", test.url()), ("KEYWRIGHT_MASTER_KEY", MASTER_KEY), ("KEYWRIGHT_LEASE_SECONDS", "1")];
         Process::start("keywright-worker", &environment)
     };
     for most in [5, 30, 60] {

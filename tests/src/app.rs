@@ -1,6 +1,6 @@
 //! Keywright in one process: runners over the in-memory cloud on a database of the test's own.
 
-use crate::{database::TestDatabase, faults::dice::short_or_long};
+use crate::{database::TestDatabase, faults::dice::short_or_long, instance::MASTER_KEY};
 use keywright_entities::{
     asset, clock, job,
     scope::Scope,
@@ -16,7 +16,7 @@ use keywright_jobs::{
         wake::Wake,
     },
     retention::Retention,
-    setup::{clock::Clock, database::Database, ids},
+    setup::{clock::Clock, config::MasterKeySource, database::Database, ids, sealing::Sealing},
 };
 use keywright_worker::{
     providers::memory::MemoryCloud,
@@ -67,6 +67,7 @@ impl TestApp {
         let runner = Runner {
             database: self.database.another().await,
             providers: Arc::new(self.cloud.clone()),
+            sealing: sealing(self.database()).await,
             clock: Clock::system(),
             name: "test".to_owned(),
             labels: settings.labels,
@@ -140,6 +141,11 @@ impl Drop for TestWorker {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Sealing under the tests' key.
+pub async fn sealing(database: &Database) -> Sealing {
+    Sealing::start(database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("the tests' key")
 }
 
 /// Writes an enabled subscription.

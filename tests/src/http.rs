@@ -21,8 +21,6 @@ use std::{
 pub use server::Server;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
-/// 32 bytes in base64: what the instance seals with.
-const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// A worker that was not seen for this long does not count as live.
 const SILENCE: Duration = Duration::from_secs(16);
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const PASSWORD: &str = "correct-horse-battery";
-/// Base64 of 32 bytes; on PostgreSQL an instance starts with none of its own.
+/// Base64 of 32 bytes: the key of every instance in the tests; on PostgreSQL one starts with none of its own.
 pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const READY: &str = "keywright-api ready";
+/// What the API logs when it can be used.
+pub const READY: &str = "keywright-api ready";
 /// The longest wait that the API grants.
 const WAIT_SECONDS: u64 = 60;
 /// Longer than any wait that we ask for.
@@ -31,7 +32,12 @@ pub struct Instance {
 impl Instance {
     /// Starts both on a migrated database. `worker` is the worker's environment beside the database.
     pub async fn start(database: &TestDatabase, worker: &[(&str, &str)]) -> Self {
-        let shared = environment(database);
+        Self::start_with(database, &[], worker).await
+    }
+
+    /// The same with further settings of both, which win over the usual ones.
+    pub async fn start_with(database: &TestDatabase, both: &[(&str, &str)], worker: &[(&str, &str)]) -> Self {
+        let shared = [&environment(database)[..], both].concat();
         let api = Process::start("keywright-api", &shared);
         let worker = Process::start("keywright-worker", &[&shared, worker].concat());
         let (api, url) = ready(api).await;
@@ -77,6 +83,10 @@ impl Instance {
 
     pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send(Method::PATCH, path, Some(body)).await
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {

@@ -13,6 +13,7 @@ pub mod collector;
 pub mod database;
 pub mod event_stream;
 pub mod faults;
+pub mod gcp_kms;
 pub mod http;
 pub mod instance;
 pub mod process;

@@ -34,7 +34,7 @@ impl Signal {
 pub struct Process {
     child: Child,
     log: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
@@ -60,7 +60,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{binary} could not be started (is it built?): {error}"));
-        Self { child, log, _folder: folder }
+        Self { child, log, folder }
     }
 
     pub fn id(&self) -> u32 {
@@ -90,6 +90,11 @@ impl Process {
         let end = eventually("the process ends", async || child.try_wait().expect("a child of ours"));
         let ended = tokio::time::timeout(within, end).await;
         ended.unwrap_or_else(|_| panic!("still running after {within:?}; its log:\n{}", self.log()))
+    }
+
+    /// Where it runs and keeps its data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has written so far.

@@ -10,7 +10,10 @@ use poem::{
     web::Data,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
@@ -32,12 +35,25 @@ struct State {
     permits: Semaphore,
     /// The first secret of each page that was asked for, in the order of asking.
     journal: watch::Sender<Vec<usize>>,
+    signers: Mutex<BTreeSet<Signer>>,
+}
+
+/// Whose signature a request has, and the token of a temporary session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signer {
+    pub access_key: String,
+    pub session: Option<String>,
 }
 
 impl Stub {
     /// Every region of every account has this many secrets. Only first pages are answered until a test lets more through.
     pub async fn start(secrets: usize) -> Self {
-        let state = Arc::new(State { secrets, permits: Semaphore::new(0), journal: watch::Sender::new(Vec::new()) });
+        let state = Arc::new(State {
+            secrets,
+            permits: Semaphore::new(0),
+            journal: watch::Sender::new(Vec::new()),
+            signers: Mutex::default(),
+        });
         let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.expect("a free port");
         let address = acceptor.local_addr().remove(0);
         let address = address.as_socket_addr().expect("a TCP address").to_string();
@@ -66,6 +82,12 @@ impl Stub {
         self.state.journal.borrow().clone()
     }
 
+    /// Whose signatures were seen since this was last asked.
+    pub fn signers(&self) -> Vec<Signer> {
+        let mut signers = self.state.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *signers).into_iter().collect()
+    }
+
     /// Waits until this page has been asked for so many times.
     pub async fn asked(&self, first_secret: usize, times: usize) {
         let mut journal = self.state.journal.subscribe();
@@ -83,6 +105,12 @@ impl Drop for Stub {
 #[handler]
 async fn answer(request: &poem::Request, body: Vec<u8>, state: Data<&Arc<State>>) -> poem::Response {
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let signed = request.header("authorization").and_then(|value| value.split_once("Credential=")?.1.split('/').next());
+    if let Some(access_key) = signed {
+        let session = request.header("x-amz-security-token").map(str::to_owned);
+        let signer = Signer { access_key: access_key.to_owned(), session };
+        state.signers.lock().unwrap_or_else(PoisonError::into_inner).insert(signer);
+    }
     let answer = match request.header("x-amz-target") {
         Some("secretsmanager.ListSecrets") => page(&state, &body).await,
         _ => json!({"CertificateSummaryList": []}),

@@ -13,7 +13,7 @@ use keywright_jobs::{
         chaos::{self, Promise},
         outcome::{Outcome, Reason, too_late},
     },
-    setup::{clock::Clock, database::Database, ids, telemetry::traces::AttemptTrace},
+    setup::{clock::Clock, database::Database, ids, sealing::Sealing, telemetry::traces::AttemptTrace},
 };
 use std::{
     sync::Arc,
@@ -32,6 +32,7 @@ pub const RECORD_AFTER_CUT: Duration = Duration::from_secs(4);
 pub struct Attempts {
     pub database: Database,
     pub providers: Arc<dyn Providers>,
+    pub sealing: Sealing,
     pub clock: Clock,
     pub renewer: Arc<Renewer>,
     pub recorder: Recorder,
@@ -46,6 +47,7 @@ impl Attempts {
         let context = Arc::new(Context {
             database: self.database.clone(),
             providers: Arc::clone(&self.providers),
+            sealing: self.sealing.clone(),
             clock: self.clock.clone(),
             job: (*job).clone(),
             lease: Arc::clone(&claimed.lease),

@@ -11,8 +11,10 @@ use keywright_jobs::{
     setup::{
         clock::Clock,
         config::{Config, EXIT_BAD_CONFIG, Loaded},
-        database::{Database, OpenError},
-        process, shutdown, telemetry,
+        database::{Database, OpenError, is_transient},
+        process,
+        sealing::{Sealing, StartError},
+        shutdown, telemetry,
     },
 };
 use std::{
@@ -60,10 +62,15 @@ pub fn main(connect: impl FnOnce(&Config) -> anyhow::Result<Arc<dyn Providers>>)
             1,
         ),
         Err(error) => {
-            let code = if matches!(error.downcast_ref(), Some(OpenError::Pooled)) { EXIT_BAD_CONFIG } else { 1 };
+            let code = if is_configuration(&error) { EXIT_BAD_CONFIG } else { 1 };
             told(&format!("{error:#}"), code)
         }
     }
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::Pooled))
+        || error.downcast_ref().is_some_and(StartError::is_configuration)
 }
 
 #[allow(clippy::print_stderr, reason = "the log may not have begun")]
@@ -111,9 +118,14 @@ async fn work(
         return Ok(Ended::Clean);
     };
     let _ = opened.set(database.clone());
+    let Some(sealing) = unlock(&database, &config, &stop).await? else {
+        database.close().await?;
+        return Ok(Ended::Clean);
+    };
     let runner = Runner {
         database: database.clone(),
         providers: connect(&config)?,
+        sealing,
         clock: Clock::system(),
         name: host_name(&config),
         labels: config.worker_labels.clone(),
@@ -146,6 +158,27 @@ async fn open(config: &Config, stop: &CancellationToken) -> anyhow::Result<Optio
         };
         if !told {
             tracing::warn!(database = %config.database_url, reason = ready, "waiting for the database");
+            told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SCHEMA_LOOK) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// Waits until the key-encryption key is there and the database answers; `None` when the process was stopped meanwhile.
+async fn unlock(database: &Database, config: &Config, stop: &CancellationToken) -> Result<Option<Sealing>, StartError> {
+    let mut told = false;
+    loop {
+        let waiting = match Sealing::join(database, config.master_keys()).await {
+            Ok(Some(sealing)) => return Ok(Some(sealing)),
+            Ok(None) => "keywright-api has not made the key-encryption key yet".to_owned(),
+            Err(StartError::Database(error)) if is_transient(&error) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if !told {
+            tracing::warn!(reason = waiting, "waiting for the key-encryption key");
             told = true;
         }
         tokio::select! {

@@ -15,7 +15,7 @@ use keywright_jobs::{
     },
     retention::{self, Retention},
     schedules,
-    setup::{clock::Clock, config::LONGEST_GRACE, database::Database, ids},
+    setup::{clock::Clock, config::LONGEST_GRACE, database::Database, ids, sealing::Sealing},
 };
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
 use std::{
@@ -44,6 +44,8 @@ const FORGET_AFTER_SECONDS: i64 = 600;
 pub struct Runner {
     pub database: Database,
     pub providers: Arc<dyn Providers>,
+    /// Opens the credentials that subscriptions store.
+    pub sealing: Sealing,
     pub clock: Clock,
     pub name: String,
     pub labels: Vec<String>,
@@ -101,6 +103,7 @@ impl Runner {
         let attempts = Arc::new(Attempts {
             database: self.database.clone(),
             providers: Arc::clone(&self.providers),
+            sealing: self.sealing.clone(),
             clock: self.clock.clone(),
             renewer,
             recorder: Recorder::start(self.database.clone()),

@@ -15,7 +15,7 @@ use keywright_jobs::{
     audit::{Actor, Event, EventType},
     setup::{
         database::{Database, Write},
-        sealing::{Binding, SealError, Sealing},
+        sealing::{SealError, Sealing, places::signing_key as binding},
     },
 };
 use poem_openapi::Object;
@@ -131,10 +131,6 @@ impl SigningKeys {
     }
 }
 
-fn binding(kid: &str) -> Binding<'_> {
-    Binding { table: "signing_key", record: kid, purpose: "private key" }
-}
-
 /// The keys as the database last told them, for every request to take.
 pub struct KeyRing {
     db: Database,
@@ -245,7 +241,7 @@ async fn create(db: &Database, sealing: &Sealing) -> Result<(), KeyError> {
 }
 
 async fn insert(write: &Write, sealing: &Sealing, document: &[u8], jwk: &Jwk) -> Result<(), KeyError> {
-    let sealed = sealing.seal(&binding(&jwk.kid), document)?;
+    let sealed = sealing.seal(&**write, &binding(&jwk.kid), document).await?;
     let row = signing_key::ActiveModel {
         kid: Set(jwk.kid.clone()),
         algorithm: Set(ALGORITHM.to_owned()),

@@ -1,5 +1,6 @@
 //! Subscriptions: the accounts, projects and machines that are looked at.
 
+mod credential;
 mod endpoints;
 mod input;
 
@@ -15,7 +16,7 @@ use crate::{
     wire::{JobState, ProviderKind},
 };
 use input::{NewSubscription, SubscriptionPatch};
-use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription};
+use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription, subscription_credential};
 use keywright_jobs::{
     audit::{Event, EventType},
     egress::EgressGuard,
@@ -23,6 +24,7 @@ use keywright_jobs::{
     setup::{
         database::{Database, Write},
         ids,
+        sealing::Sealing,
     },
 };
 use poem_openapi::{
@@ -44,6 +46,7 @@ pub struct SubscriptionsApi {
     pub database: Database,
     /// Where addresses that users enter may lead.
     pub egress: Arc<EgressGuard>,
+    pub sealing: Sealing,
 }
 
 /// An account, project, tenant or machine.
@@ -72,7 +75,7 @@ pub struct SubscriptionView {
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct AuthView {
-    /// `ambient`, `profile` or `assumeRole`.
+    /// `ambient`, `profile`, `assumeRole` or `stored`.
     pub mode: String,
     pub updated_at: Timestamp,
 }
@@ -160,7 +163,7 @@ impl SubscriptionsApi {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),
         };
-        match create(&write, &caller, body.0, &self.egress).await {
+        match create(&write, &self.sealing, &caller, body.0, &self.egress).await {
             Ok(row) => {
                 let location = format!("/api/subscriptions/{}", row.id);
                 write.commit(Created::versioned(location, row.version, row.into())).await
@@ -204,7 +207,7 @@ impl SubscriptionsApi {
         let before = find_to_change(&write, &caller.visible(), id.0).await?;
         expect_version(if_match.0.as_deref(), before.version)?;
         let now = clock::now(&*write).await?;
-        let after = match body.0.apply(before.clone(), now, &self.egress) {
+        let (after, credential) = match body.0.apply(before.clone(), now, &self.egress) {
             Ok(after) => after,
             Err(refusal) => {
                 write.rollback().await?;
@@ -214,6 +217,7 @@ impl SubscriptionsApi {
         };
         mark_stale(&write, &before, &after).await?;
         let changed = after.clone().into_active_model().reset_all().update(&*write).await?;
+        credential.store(&*write, &self.sealing, &changed).await?;
         event(EventType::SubscriptionUpdated, &caller, &changed).write(&*write).await?;
         write.commit().await?;
         Ok(Current::at_version(changed.version, changed.into()))
@@ -243,6 +247,7 @@ impl SubscriptionsApi {
             ));
         }
         publish::remove_all_of(&write, row.id).await?;
+        subscription_credential::remove(&*write, row.id).await?;
         let now = clock::now(&*write).await?;
         event(EventType::SubscriptionDeleted, &caller, &row).write(&*write).await?;
         let mut row = row.into_active_model();
@@ -265,13 +270,15 @@ impl SubscriptionsApi {
 
 async fn create(
     write: &Write,
+    sealing: &Sealing,
     caller: &Principal,
     new: NewSubscription,
     egress: &EgressGuard,
 ) -> Result<subscription::Model, ApiError> {
-    let row = new.into_row(ids::new(), clock::now(&**write).await?, egress)?;
+    let (row, credential) = new.into_row(ids::new(), clock::now(&**write).await?, egress)?;
     let external_id = row.external_id.clone();
     let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
+    credential.store(&**write, sealing, &row).await?;
     event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
     Ok(row)
 }

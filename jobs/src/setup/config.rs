@@ -10,10 +10,11 @@ mod values;
 
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text, variable};
-pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource, MasterKeys};
 
 use crate::{queue::limits::Limits, retention::Retention};
 use ipnet::IpNet;
+use keywright_stores::kms::Kms;
 use secrecy::SecretString;
 use std::{
     collections::BTreeMap,
@@ -46,9 +47,11 @@ pub struct Config {
     /// A worker answers `/metrics` to everybody who reaches it.
     pub worker_metrics_open: bool,
     pub data_dir: PathBuf,
-    /// The key-encryption key as given; see [`Config::master_key_source`].
+    /// The key-encryption key as given; see [`Config::master_keys`].
     master_key: Option<SecretString>,
     master_key_file: Option<PathBuf>,
+    master_key_kms: Option<Kms>,
+    master_key_previous: Option<MasterKeySource>,
     pub admin_password: Option<SecretString>,
     /// Jobs that a worker runs at once.
     pub worker_concurrency: usize,
@@ -130,6 +133,8 @@ impl Config {
             data_dir: PathBuf::from("data"),
             master_key: None,
             master_key_file: None,
+            master_key_kms: None,
+            master_key_previous: None,
             admin_password: None,
             worker_concurrency: machine.cores.saturating_mul(4).max(1),
             worker_labels: vec![machine.host_name.clone()],
@@ -160,12 +165,24 @@ impl Config {
         self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 
-    /// Where the key-encryption key comes from.
-    pub fn master_key_source(&self) -> MasterKeySource {
-        match (&self.master_key, &self.master_key_file) {
-            (Some(key), _) => MasterKeySource::Given(key.clone()),
-            (None, Some(file)) => MasterKeySource::File(file.clone()),
-            (None, None) => MasterKeySource::Local(self.data_dir.join("master.key")),
+    /// Where the key-encryption key comes from, and the one before.
+    pub fn master_keys(&self) -> MasterKeys {
+        let reached = |source: MasterKeySource| match source {
+            MasterKeySource::Kms(kms) => MasterKeySource::Kms(kms.at(self.gcp_endpoint.clone())),
+            other => other,
+        };
+        MasterKeys {
+            current: reached(self.master_key_source()),
+            previous: self.master_key_previous.clone().map(reached),
+        }
+    }
+
+    fn master_key_source(&self) -> MasterKeySource {
+        match (&self.master_key, &self.master_key_file, &self.master_key_kms) {
+            (Some(key), ..) => MasterKeySource::Given(key.clone()),
+            (None, Some(file), _) => MasterKeySource::File(file.clone()),
+            (None, None, Some(kms)) => MasterKeySource::Kms(kms.clone()),
+            (None, None, None) => MasterKeySource::Local(self.data_dir.join("master.key")),
         }
     }
 }
@@ -228,7 +245,7 @@ impl Loaded {
         let (sources, mut problems) = Sources::of_process();
         match Self::from_sources(&sources, &Machine::this()) {
             Ok(loaded) => {
-                problems.extend(loaded.unreadable_key_file());
+                problems.extend(loaded.unreadable_key_files());
                 if problems.is_empty() { Ok(loaded) } else { Err(ConfigError(problems)) }
             }
             Err(ConfigError(more)) => {
@@ -280,13 +297,16 @@ impl Loaded {
         rows.iter().map(|[name, shown, origin]| format!("{name:first$}  {shown:second$}  {origin}\n")).collect()
     }
 
-    fn unreadable_key_file(&self) -> Option<Problem> {
-        let MasterKeySource::File(path) = self.config.master_key_source() else { return None };
-        let wrong = std::fs::File::open(&path).err()?;
-        Some(Problem {
-            name: "KEYWRIGHT_MASTER_KEY_FILE".to_owned(),
-            text: format!("{} cannot be read ({wrong}); name a file that this process may read", path.display()),
-        })
+    fn unreadable_key_files(&self) -> Vec<Problem> {
+        let MasterKeys { current, previous } = self.config.master_keys();
+        let named = [("KEYWRIGHT_MASTER_KEY_FILE", Some(current)), ("KEYWRIGHT_MASTER_KEY_PREVIOUS", previous)];
+        let unreadable = |(name, source): (&str, Option<MasterKeySource>)| {
+            let MasterKeySource::File(path) = source? else { return None };
+            let wrong = std::fs::File::open(&path).err()?;
+            let text = format!("{} cannot be read ({wrong}); name a file that this process may read", path.display());
+            Some(Problem { name: name.to_owned(), text })
+        };
+        named.into_iter().filter_map(unreadable).collect()
     }
 }
 
@@ -294,14 +314,17 @@ impl Loaded {
 fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
     let problem = |name: &str, text: &str| Problem { name: name.to_owned(), text: text.to_owned() };
     let mut found = Vec::new();
-    if config.master_key.is_some() && config.master_key_file.is_some() {
+    let forms = [config.master_key.is_some(), config.master_key_file.is_some(), config.master_key_kms.is_some()];
+    if forms.into_iter().filter(|given| *given).count() > 1 {
         found.push(problem(
             "KEYWRIGHT_MASTER_KEY",
-            "is given together with KEYWRIGHT_MASTER_KEY_FILE, and only one key can be in force; remove one of the two",
+            "is given in more than one way (KEYWRIGHT_MASTER_KEY, KEYWRIGHT_MASTER_KEY_FILE, KEYWRIGHT_MASTER_KEY_KMS), and only \
+             one key can be in force; keep one of them",
         ));
     }
     // One that was given but is malformed has its own problem already.
-    let given = KEYS.iter().any(|key| key.name.starts_with("KEYWRIGHT_MASTER_KEY") && sources.get(key).is_some());
+    let own = |key: &&Key| key.name.starts_with("KEYWRIGHT_MASTER_KEY") && key.name != "KEYWRIGHT_MASTER_KEY_PREVIOUS";
+    let given = KEYS.iter().filter(own).any(|key| sources.get(key).is_some());
     if !given && config.database_url.kind() == DatabaseKind::Postgres {
         found.push(problem(
             "KEYWRIGHT_MASTER_KEY",

@@ -11,7 +11,7 @@ use keywright_jobs::setup::database::Database;
 use keywright_tests::{
     app::{asset_names, eventually, job as read, scan, subscribe},
     database::TestDatabase,
-    instance::Instance,
+    instance::{Instance, MASTER_KEY},
     on_both_databases,
     process::{Process, Signal},
     stub::{PAGE, Stub},
@@ -39,7 +39,7 @@ on_both_databases!(
 async fn worker(url: &str, name: &str, stub: &Stub) -> Process {
     let environment = [
         ("DATABASE_URL", url),
-        ("KEYWRIGHT_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        ("KEYWRIGHT_MASTER_KEY", MASTER_KEY),
         ("KEYWRIGHT_LEASE_SECONDS", "1"),
         ("KEYWRIGHT_WORKER_CONCURRENCY", "4"),
         ("KEYWRIGHT_WORKER_LABELS", name),

@@ -3,6 +3,7 @@
 mod assets;
 mod browser;
 mod control;
+mod credentials;
 mod document;
 mod duplicates;
 mod egress;

@@ -96,7 +96,8 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
         (json!({"settings": {"local": {"paths": []}}}), "validation_failed", "/settings/local"),
         (json!({"settings": {"azure": {}}}), "unknown_field", "/settings/azure"),
         (json!({"settings": {"aws": {"secretAccessKey": "x"}}}), "unknown_field", "/settings/aws/secretAccessKey"),
-        (json!({"auth": {"mode": "stored"}}), "validation_failed", "/auth/mode"),
+        (json!({"auth": {"mode": "vault"}}), "validation_failed", "/auth/mode"),
+        (json!({"auth": {"mode": "stored"}}), "validation_failed", "/auth/secretAccessKey"),
         (json!({"tags": {"a": 1}}), "validation_failed", "/tags/a"),
     ] {
         let pointers = api.admin().patch(&path, wrong.clone()).await.pointers(code);

@@ -10,7 +10,7 @@ use keywright_entities::{clock, session, signing_key};
 use keywright_jobs::setup::{
     config::MasterKeySource,
     ids,
-    sealing::{Binding, Sealing},
+    sealing::{Sealing, places},
 };
 use keywright_tests::{
     database::TestDatabase,
@@ -55,8 +55,7 @@ impl Forge {
         let db = &database.database;
         let sealing = Sealing::start(db, &MasterKeySource::Given(MASTER_KEY.into())).await.unwrap();
         let key = signing_key::Entity::find().one(db.reader()).await.unwrap().unwrap();
-        let binding = Binding { table: "signing_key", record: &key.kid, purpose: "private key" };
-        let private = sealing.open(&binding, &key.sealed_private).unwrap();
+        let private = sealing.open(&places::signing_key(&key.kid), &key.sealed_private).unwrap();
         let session = session::Entity::find().one(db.reader()).await.unwrap().unwrap();
         let now = clock::now(db.reader()).await.unwrap().timestamp();
         Self {

@@ -1,6 +1,6 @@
 //! Clients of the API, who remember what they were answered.
 
-use crate::process::Process;
+use crate::{instance::MASTER_KEY, process::Process};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::{
@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 const SCAN: &str = "/api/assets/discovery/scan";
 const PASSWORD: &str = "correct-horse-battery";
-const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const READY: &str = "keywright-api ready";
 /// Longer than any answer takes, save that of an API which is frozen.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(40);

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use keywright_jobs::{
     domain::inventory::{AssetType, Observed, Page, ScopeId},
-    provider::{Connection, Gate, Inventory, ProviderError, Providers, Target},
+    provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
     setup::config,
 };
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,12 @@ impl DoubleCloud {
 
 #[async_trait]
 impl Providers for DoubleCloud {
-    async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
+    async fn connect(
+        &self,
+        target: &Target,
+        _: Option<StoredCredential>,
+        gate: Gate,
+    ) -> Result<Connection, ProviderError> {
         let account = target.external_id.clone();
         let (url, worker, http) = (self.url.clone(), self.worker.clone(), self.http.clone());
         Ok(Connection { inventory: Box::new(Account { url, worker, http, account, gate }) })

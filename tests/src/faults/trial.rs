@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     app::{patience, scan, subscribe},
+    instance::MASTER_KEY,
     process::{Process, Signal},
 };
 use keywright_entities::{job, types::ProviderKind};
@@ -85,7 +86,7 @@ impl Trial {
         let own = self.environment.iter().map(|(name, value)| (*name, value.as_str()));
         let mut environment = vec![
             ("DATABASE_URL", self.db.url()),
-            ("KEYWRIGHT_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            ("KEYWRIGHT_MASTER_KEY", MASTER_KEY),
             ("KEYWRIGHT_LEASE_SECONDS", "1"),
             ("KEYWRIGHT_WORKER_CONCURRENCY", "4"),
             ("KEYWRIGHT_WORKER_LABELS", name),

@@ -1,7 +1,7 @@
 //! One facade behind a port of its own.
 
-use super::{ADMIN_PASSWORD, MASTER_KEY, SILENCE, shifted};
-use crate::app::PATIENCE;
+use super::{ADMIN_PASSWORD, SILENCE, shifted};
+use crate::app::{PATIENCE, sealing};
 use chrono::TimeDelta;
 use keywright_api::{
     auth::{Identity, Settings, bootstrap},
@@ -9,7 +9,7 @@ use keywright_api::{
     server::Listening,
     service::{self, Parts, Surroundings},
 };
-use keywright_jobs::setup::{config::MasterKeySource, database::Database, sealing::Sealing};
+use keywright_jobs::setup::database::Database;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
@@ -33,7 +33,7 @@ impl Server {
         pace: Pace,
     ) -> Self {
         let stop = CancellationToken::new();
-        let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
+        let sealing = sealing(&database).await;
         let clock = shifted(shift);
         let settings = Settings { cookie_secure: false, ..Settings::default() };
         let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use keywright_jobs::{
     domain::inventory::{AssetType, Observed, Page, ScopeId, Warning},
-    provider::{Connection, Gate, Inventory, ProviderError, Providers, Target},
+    provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
 };
 use std::{
     collections::BTreeMap,
@@ -268,7 +268,12 @@ impl MemoryCloud {
 
 #[async_trait]
 impl Providers for MemoryCloud {
-    async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
+    async fn connect(
+        &self,
+        target: &Target,
+        _: Option<StoredCredential>,
+        gate: Gate,
+    ) -> Result<Connection, ProviderError> {
         let account = target.external_id.clone();
         self.call(&gate, &account, Operation::Connect).await?;
         if !self.lock().accounts.contains_key(&account) {
@@ -337,7 +342,7 @@ mod tests {
             settings: serde_json::json!({}),
             auth_mode: "ambient".to_owned(),
         };
-        cloud.connect(&target, Gate::open()).await
+        cloud.connect(&target, None, Gate::open()).await
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use aws::Aws;
 use egress::EgressGuard;
 use keywright_jobs::{
     domain::inventory::ProviderKind,
-    provider::{Connection, Gate, ProviderError, Providers, Target},
+    provider::{Connection, Gate, ProviderError, Providers, StoredCredential, Target},
     setup::{
         clock::Clock,
         config::{self, Config},
@@ -43,9 +43,14 @@ impl Clouds {
 
 #[async_trait]
 impl Providers for Clouds {
-    async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
+    async fn connect(
+        &self,
+        target: &Target,
+        credential: Option<StoredCredential>,
+        gate: Gate,
+    ) -> Result<Connection, ProviderError> {
         match target.provider {
-            ProviderKind::Aws => self.aws.connect(target, gate).await,
+            ProviderKind::Aws => self.aws.connect(target, credential.as_ref(), gate).await,
             ProviderKind::Local => {
                 Local::connect(&target.settings, gate, Arc::clone(&self.egress), self.surroundings.clone())
             }

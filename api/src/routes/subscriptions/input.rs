@@ -1,5 +1,6 @@
 //! What clients may say about a subscription.
 
+use super::credential::{AuthInput, Change};
 use crate::{
     error::{ApiError, FieldError},
     patch::{Patch, merge, merge_object},
@@ -25,21 +26,20 @@ pub enum AuthMode {
     /// As a role that the worker's own identity may take (aws).
     #[oai(rename = "assumeRole")]
     AssumeRole,
+    /// With an access key that is stored with the subscription, sealed (aws).
+    #[oai(rename = "stored")]
+    Stored,
 }
 
 impl AuthMode {
-    const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ambient => "ambient",
             Self::Profile => "profile",
             Self::AssumeRole => "assumeRole",
+            Self::Stored => "stored",
         }
     }
-}
-
-#[derive(Debug, Object)]
-pub struct AuthInput {
-    pub mode: AuthMode,
 }
 
 /// Settings of each provider; only those of the subscription's own provider may be given. In a patch, `null` takes a setting
@@ -138,12 +138,21 @@ pub struct SubscriptionPatch {
 }
 
 impl NewSubscription {
+    /// The row, and what is to be stored beside it.
+    ///
     /// # Errors
     /// 400 that names everything that is wrong.
-    pub fn into_row(self, id: Uuid, now: DateTime<Utc>, egress: &EgressGuard) -> Result<subscription::Model, ApiError> {
+    pub fn into_row(
+        self,
+        id: Uuid,
+        now: DateTime<Utc>,
+        egress: &EgressGuard,
+    ) -> Result<(subscription::Model, Change), ApiError> {
+        let mut wrong = Vec::new();
         let mut settings = json!({});
         merge(&mut settings, self.settings.unwrap_or_default().to_json().unwrap_or_default());
-        let mode = self.auth.map_or(AuthMode::Ambient, |auth| auth.mode);
+        let mode = self.auth.as_ref().map_or(AuthMode::Ambient, |auth| auth.mode);
+        let change = self.auth.map_or(Change::Keep, |auth| auth.change(None, &mut wrong));
         let row = subscription::Model {
             id,
             provider: self.provider.into(),
@@ -162,12 +171,12 @@ impl NewSubscription {
             last_scan_state: None,
             version: 1,
         };
-        checked(row, egress)
+        Ok((checked(row, egress, wrong)?, change))
     }
 }
 
 impl SubscriptionPatch {
-    /// The row after the patch.
+    /// The row after the patch, and what becomes of what is stored beside it.
     ///
     /// # Errors
     /// 400 that names everything that is wrong.
@@ -176,7 +185,8 @@ impl SubscriptionPatch {
         mut row: subscription::Model,
         now: DateTime<Utc>,
         egress: &EgressGuard,
-    ) -> Result<subscription::Model, ApiError> {
+    ) -> Result<(subscription::Model, Change), ApiError> {
+        let mut wrong = Vec::new();
         if let Some(name) = self.name {
             row.name = name;
         }
@@ -190,24 +200,31 @@ impl SubscriptionPatch {
         }
         merge_object(&mut row.tags, self.tags.to_json());
         merge_object(&mut row.settings, self.settings.to_json());
-        let mode = match self.auth {
-            Patch::Keep => None,
-            Patch::Clear => Some(AuthMode::Ambient),
-            Patch::Set(auth) => Some(auth.mode),
+        let (mode, change) = match self.auth {
+            Patch::Keep => (None, Change::Keep),
+            Patch::Clear => (Some(AuthMode::Ambient), Change::Remove),
+            Patch::Set(auth) => (Some(auth.mode), auth.change(Some(&row.auth_mode), &mut wrong)),
         };
         if let Some(mode) = mode {
             row.auth_mode = mode.as_str().to_owned();
-            row.auth_updated_at = now;
+            // a credential that stays as it is was not updated
+            if mode != AuthMode::Stored || !matches!(change, Change::Keep) {
+                row.auth_updated_at = now;
+            }
         }
         row.updated_at = now;
         row.version += 1;
-        checked(row, egress)
+        Ok((checked(row, egress, wrong)?, change))
     }
 }
 
 /// The rules that the schema cannot say.
-fn checked(row: subscription::Model, egress: &EgressGuard) -> Result<subscription::Model, ApiError> {
-    let mut wrong = super::endpoints::refused(&row, egress);
+fn checked(
+    row: subscription::Model,
+    egress: &EgressGuard,
+    mut wrong: Vec<FieldError>,
+) -> Result<subscription::Model, ApiError> {
+    wrong.extend(super::endpoints::refused(&row, egress));
     let mut refuse = |pointer: &str, code: &str, message: &str| wrong.push(FieldError::new(pointer, code, message));
     if matches!(row.provider, types::ProviderKind::Gcp | types::ProviderKind::Azure) {
         refuse("/provider", "unsupported", "This version looks at aws and local.");

@@ -11,10 +11,10 @@ use crate::{
     context::Context,
     egress,
     job::JobError,
-    provider::{Connection, ProviderError, Target},
+    provider::{Connection, ProviderError, StoredCredential, Target},
     queue::outcome::DENIED,
 };
-use keywright_entities::{subscription, types::Outcome};
+use keywright_entities::{subscription, subscription_credential, types::Outcome};
 use uuid::Uuid;
 
 /// What a subscription tells a provider.
@@ -29,7 +29,23 @@ pub fn target(subscription: &subscription::Model) -> Target {
 }
 
 async fn connect(context: &Context, subscription: &subscription::Model) -> Result<Connection, ProviderError> {
-    context.providers.connect(&target(subscription), context.gate()).await
+    let credential = credential(context, subscription).await?;
+    context.providers.connect(&target(subscription), credential, context.gate()).await
+}
+
+async fn credential(
+    context: &Context,
+    subscription: &subscription::Model,
+) -> Result<Option<StoredCredential>, ProviderError> {
+    if subscription.auth_mode != StoredCredential::MODE {
+        return Ok(None);
+    }
+    let away = |detail: String| ProviderError::Unavailable { detail };
+    let stored = subscription_credential::of(context.database.reader(), subscription.id).await;
+    let stored = stored.map_err(|error| away(format!("the stored credential cannot be read: {error}")))?;
+    // between the two reads the mode may have been changed, which the next attempt sees
+    let stored = stored.ok_or_else(|| away("the subscription has no stored credential".to_owned()))?;
+    Ok(Some(StoredCredential::sealed(context.sealing.clone(), stored)))
 }
 
 /// Passes on what a provider said, and writes to the audit log when it is that an address which a user entered was refused.

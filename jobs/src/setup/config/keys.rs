@@ -4,10 +4,11 @@ use super::{
     Config, LONGEST_GRACE,
     parse::{
         by_kind, http_url, joined, label, limit, list, log_filter, log_format, master_key, number, parsed,
-        shown_by_kind, to,
+        previous_key, shown_by_kind, to,
     },
     values::{DatabaseUrl, LogFormat, MASK, origin, proxy},
 };
+use keywright_stores::kms::WrongName;
 use std::{path::PathBuf, time::Duration};
 
 /// Names the TOML file.
@@ -85,7 +86,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "KEYWRIGHT_MASTER_KEY",
-        meaning: "key-encryption key: 32 bytes in base64. Required with PostgreSQL (here or as a file)",
+        meaning: "key-encryption key: 32 bytes in base64. Required with PostgreSQL (here, as a file, or from a KMS)",
         default: "with SQLite: made in the data directory as `master.key`, mode 0600",
         secret: true,
         used_by: UsedBy::Both,
@@ -100,6 +101,26 @@ pub const KEYS: &[Key] = &[
         used_by: UsedBy::Both,
         set: |c, text| to(&mut c.master_key_file, Some(PathBuf::from(text))),
         show: |c| c.master_key_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_MASTER_KEY_KMS",
+        meaning: "the key that wraps the key-encryption key, instead of `KEYWRIGHT_MASTER_KEY`: `aws-kms:arn:aws:kms:…` or \
+                  `gcp-kms:projects/…/cryptoKeys/…`",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.master_key_kms, Some(text.parse().map_err(|wrong: WrongName| wrong.to_string())?)),
+        show: |c| c.master_key_kms.as_ref().map(ToString::to_string),
+    },
+    Key {
+        name: "KEYWRIGHT_MASTER_KEY_PREVIOUS",
+        meaning: "the key-encryption key before this one, until `keywright-api rewrap` has ended: base64, `file:/path`, or as for \
+                  `KEYWRIGHT_MASTER_KEY_KMS`",
+        default: "–",
+        secret: true,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.master_key_previous, Some(previous_key(text)?)),
+        show: |c| c.master_key_previous.as_ref().map(|_| MASK.to_owned()),
     },
     Key {
         name: "KEYWRIGHT_LISTEN",
@@ -357,7 +378,7 @@ pub const KEYS: &[Key] = &[
         meaning: "address to use instead of Google Cloud's own",
         default: "–",
         secret: false,
-        used_by: UsedBy::Worker,
+        used_by: UsedBy::Both,
         set: |c, text| to(&mut c.gcp_endpoint, Some(http_url(text)?)),
         show: |c| c.gcp_endpoint.as_ref().map(ToString::to_string),
     },

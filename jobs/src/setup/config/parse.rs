@@ -1,9 +1,10 @@
 //! Understanding the texts of settings: each error says what is wrong and what to write.
 
-use super::values::LogFormat;
+use super::values::{LogFormat, MasterKeySource};
 use crate::kinds;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr};
+use keywright_stores::kms::WrongName;
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -60,6 +61,19 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is not a label: letters, digits, `-`, `_` and `.` only"))
     }
+}
+
+/// Understands the value of `KEYWRIGHT_MASTER_KEY_PREVIOUS`. The error does not repeat the text.
+pub(super) fn previous_key(text: &str) -> Result<MasterKeySource, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        return Ok(MasterKeySource::File(PathBuf::from(path)));
+    }
+    if text.contains("-kms:") {
+        return text.parse().map(MasterKeySource::Kms).map_err(|wrong: WrongName| wrong.to_string());
+    }
+    master_key(text).map(|key| MasterKeySource::Given(key.into())).map_err(|_| {
+        "is neither 32 bytes in base64 nor file:/PATH nor the name of a key as for KEYWRIGHT_MASTER_KEY_KMS".to_owned()
+    })
 }
 
 /// Checks the key's form; the bytes themselves are decoded where they are used, to keep copies few.

@@ -1,6 +1,7 @@
 //! The types of settings that are more than a number or a path.
 
 use ipnet::IpNet;
+use keywright_stores::kms::Kms;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     fmt,
@@ -22,6 +23,21 @@ pub enum MasterKeySource {
     File(PathBuf),
     /// A file in the data directory, made with mode 0600 when it is not there. SQLite only.
     Local(PathBuf),
+    /// Kept in the database, wrapped by a key management service.
+    Kms(Kms),
+}
+
+/// The key-encryption key, and the one before while values are still sealed with it.
+#[derive(Clone, Debug)]
+pub struct MasterKeys {
+    pub current: MasterKeySource,
+    pub previous: Option<MasterKeySource>,
+}
+
+impl From<&MasterKeySource> for MasterKeys {
+    fn from(current: &MasterKeySource) -> Self {
+        Self { current: current.clone(), previous: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

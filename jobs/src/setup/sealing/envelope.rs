@@ -1,17 +1,22 @@
 //! The sealed form and its arithmetic: AES-256-GCM with random nonces (NIST SP 800-38D) in two layers.
 //!
-//! `version (1) | wrap nonce (12) | wrapped data key (32 + 16) | nonce (12) | ciphertext | tag (16)`
+//! `form (1) | wrap nonce (12) | wrapped data key (32 + 16) | nonce (12) | ciphertext | tag (16)`
+//!
+//! Both layers are bound to the place, the wrap also to the key-encryption key, so that another one needs only another wrap. In
+//! the first form the inner layer was bound to the key too and no version to the place; it is still opened.
 
 use crate::setup::ids;
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
     digest::{SHA256, digest},
 };
-use secrecy::SecretSlice;
+use sea_orm::DbErr;
+use secrecy::{ExposeSecret, SecretSlice};
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-const VERSION: u8 = 1;
+const FORM: u8 = 2;
+const FIRST_FORM: u8 = 1;
 const NONCE: usize = 12;
 const TAG: usize = 16;
 const KEY: usize = 32;
@@ -22,6 +27,9 @@ pub struct Binding<'a> {
     pub table: &'a str,
     /// The id of the row.
     pub record: &'a str,
+    /// Which value of the row: rises when another takes its place, so that the old one put back does not open. 0 where a value
+    /// is never replaced.
+    pub version: i64,
     /// Which of the row's secrets it is.
     pub purpose: &'a str,
 }
@@ -47,6 +55,12 @@ pub enum SealError {
     Refused,
     #[error("the system's cipher or random generator failed")]
     Cipher,
+    #[error(
+        "this process does not have the key-encryption key {needed}, under which values are sealed now; start it again with that key"
+    )]
+    Superseded { needed: String },
+    #[error("the key in force cannot be asked for: {0}")]
+    Database(#[from] DbErr),
 }
 
 /// The key that wraps data keys. Has neither `Debug` nor `Serialize`; the cipher's context clears itself when dropped.
@@ -73,23 +87,53 @@ impl KeyEncryptionKey {
     }
 
     pub fn seal(&self, binding: &Binding<'_>, secret: &[u8]) -> Result<Sealed, SealError> {
-        let mut data_key = Zeroizing::new(ids::random::<KEY>().map_err(|_| SealError::Cipher)?);
-        let sealed = encrypt(&cipher(&data_key)?, &aad("data", &self.id, binding), secret)?;
-        let wrapped = encrypt(&self.key, &aad("key", &self.id, binding), data_key.as_slice())?;
-        data_key.zeroize();
-        Ok(Sealed { key_id: self.id.clone(), bytes: [&[VERSION][..], &wrapped, &sealed].concat() })
+        let data_key = Zeroizing::new(ids::random::<KEY>().map_err(|_| SealError::Cipher)?);
+        let sealed = encrypt(&cipher(&data_key)?, &data_aad(FORM, &self.id, binding), secret)?;
+        let wrapped = self.wrap(binding, data_key.as_slice())?;
+        Ok(Sealed { key_id: self.id.clone(), bytes: [&[FORM][..], &wrapped, &sealed].concat() })
     }
 
     pub fn open(&self, binding: &Binding<'_>, sealed: &[u8]) -> Result<SecretSlice<u8>, SealError> {
-        let (version, rest) = sealed.split_first().ok_or(SealError::Form)?;
-        if *version != VERSION {
+        let parts = Parts::of(sealed)?;
+        let data_key = self.unwrap(binding, &parts)?;
+        let data_key: &[u8; KEY] = data_key.as_slice().try_into().map_err(|_| SealError::Form)?;
+        let mut plain = decrypt(&cipher(data_key)?, &data_aad(parts.form, &self.id, binding), parts.sealed)?;
+        Ok(SecretSlice::from(std::mem::take(&mut *plain)))
+    }
+
+    /// The same value under `self` instead of `old`. Opens the data key alone, save for the first form, which is made anew.
+    pub fn rewrap(&self, old: &Self, binding: &Binding<'_>, sealed: &[u8]) -> Result<Sealed, SealError> {
+        let parts = Parts::of(sealed)?;
+        if parts.form == FIRST_FORM {
+            return self.seal(binding, old.open(binding, sealed)?.expose_secret());
+        }
+        let wrapped = self.wrap(binding, &old.unwrap(binding, &parts)?)?;
+        Ok(Sealed { key_id: self.id.clone(), bytes: [&[FORM][..], &wrapped, parts.sealed].concat() })
+    }
+
+    fn wrap(&self, binding: &Binding<'_>, data_key: &[u8]) -> Result<Vec<u8>, SealError> {
+        encrypt(&self.key, &key_aad(FORM, &self.id, binding), data_key)
+    }
+
+    fn unwrap(&self, binding: &Binding<'_>, parts: &Parts<'_>) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        decrypt(&self.key, &key_aad(parts.form, &self.id, binding), parts.wrapped)
+    }
+}
+
+struct Parts<'a> {
+    form: u8,
+    wrapped: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(sealed: &'a [u8]) -> Result<Self, SealError> {
+        let (form, rest) = sealed.split_first().ok_or(SealError::Form)?;
+        if ![FORM, FIRST_FORM].contains(form) {
             return Err(SealError::Form);
         }
         let (wrapped, sealed) = rest.split_at_checked(NONCE + KEY + TAG).ok_or(SealError::Form)?;
-        let data_key = decrypt(&self.key, &aad("key", &self.id, binding), wrapped)?;
-        let data_key: &[u8; KEY] = data_key.as_slice().try_into().map_err(|_| SealError::Form)?;
-        let mut plain = decrypt(&cipher(data_key)?, &aad("data", &self.id, binding), sealed)?;
-        Ok(SecretSlice::from(std::mem::take(&mut *plain)))
+        Ok(Self { form: *form, wrapped, sealed })
     }
 }
 
@@ -97,10 +141,26 @@ fn cipher(key: &[u8; KEY]) -> Result<RandomizedNonceKey, SealError> {
     RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::Cipher)
 }
 
+fn key_aad(form: u8, key_id: &str, binding: &Binding<'_>) -> Vec<u8> {
+    let Binding { table, record, version, purpose } = binding;
+    match form {
+        FIRST_FORM => joined(form, &["key", key_id, table, record, purpose]),
+        _ => joined(form, &["key", key_id, table, record, &version.to_string(), purpose]),
+    }
+}
+
+fn data_aad(form: u8, key_id: &str, binding: &Binding<'_>) -> Vec<u8> {
+    let Binding { table, record, version, purpose } = binding;
+    match form {
+        FIRST_FORM => joined(form, &["data", key_id, table, record, purpose]),
+        _ => joined(form, &["data", table, record, &version.to_string(), purpose]),
+    }
+}
+
 /// Fields with their lengths before them, so that no two different lists of fields read the same.
-fn aad(layer: &str, key_id: &str, binding: &Binding<'_>) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    for field in [layer, key_id, binding.table, binding.record, binding.purpose] {
+fn joined(form: u8, fields: &[&str]) -> Vec<u8> {
+    let mut bytes = vec![form];
+    for field in fields {
         bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
         bytes.extend_from_slice(field.as_bytes());
     }
@@ -127,9 +187,8 @@ fn decrypt(key: &RandomizedNonceKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret;
 
-    const HERE: Binding<'static> = Binding { table: "subscription", record: "17", purpose: "credential" };
+    const HERE: Binding<'static> = Binding { table: "subscription", record: "17", version: 3, purpose: "credential" };
 
     #[test]
     fn opens_what_it_sealed_and_never_seals_the_same_twice() {
@@ -157,12 +216,48 @@ mod tests {
         for other in [
             Binding { table: "webhook", ..HERE },
             Binding { record: "18", ..HERE },
+            Binding { version: 2, ..HERE },
             Binding { purpose: "token", ..HERE },
             // the same characters, cut elsewhere
             Binding { table: "subscription1", record: "7", ..HERE },
         ] {
             assert!(matches!(kek.open(&other, &sealed.bytes), Err(SealError::Refused)), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_new_key_opens_what_was_wrapped_anew_and_the_old_one_no_longer() {
+        let (old, new) = (KeyEncryptionKey::new(&[7; 32]).unwrap(), KeyEncryptionKey::new(&[8; 32]).unwrap());
+        let before = old.seal(&HERE, b"secret").unwrap();
+        let after = new.rewrap(&old, &HERE, &before.bytes).unwrap();
+        assert_eq!((after.key_id.as_str(), after.bytes.len()), (new.id(), before.bytes.len()));
+        assert_eq!(new.open(&HERE, &after.bytes).unwrap().expose_secret(), b"secret");
+        assert!(matches!(old.open(&HERE, &after.bytes), Err(SealError::Refused)));
+        // what the data key encrypts was not touched
+        assert_eq!(before.bytes[61..], after.bytes[61..]);
+        let moved = Binding { record: "18", ..HERE };
+        assert!(matches!(new.rewrap(&old, &moved, &before.bytes), Err(SealError::Refused)));
+        assert!(matches!(old.rewrap(&new, &HERE, &before.bytes), Err(SealError::Refused)));
+    }
+
+    /// As the program before this form wrote it.
+    fn first_form(kek: &KeyEncryptionKey, secret: &[u8]) -> Vec<u8> {
+        let data_key = [9; KEY];
+        let sealed = encrypt(&cipher(&data_key).unwrap(), &data_aad(FIRST_FORM, kek.id(), &HERE), secret).unwrap();
+        let wrapped = encrypt(&kek.key, &key_aad(FIRST_FORM, kek.id(), &HERE), &data_key).unwrap();
+        [&[FIRST_FORM][..], &wrapped, &sealed].concat()
+    }
+
+    #[test]
+    fn the_first_form_is_opened_and_becomes_the_second() {
+        let (old, new) = (KeyEncryptionKey::new(&[7; 32]).unwrap(), KeyEncryptionKey::new(&[8; 32]).unwrap());
+        let before = first_form(&old, b"secret");
+        assert_eq!(old.open(&HERE, &before).unwrap().expose_secret(), b"secret");
+        let after = new.rewrap(&old, &HERE, &before).unwrap();
+        assert_eq!(after.bytes[0], FORM);
+        assert_eq!(new.open(&HERE, &after.bytes).unwrap().expose_secret(), b"secret");
+        // one form cannot be passed off as the other
+        assert!(old.open(&HERE, &[&[FORM][..], &before[1..]].concat()).is_err());
     }
 
     #[test]

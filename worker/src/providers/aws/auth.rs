@@ -9,7 +9,7 @@ use aws_config::{
     timeout::TimeoutConfig,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use keywright_jobs::provider::{ProviderError, Target};
+use keywright_jobs::provider::{ProviderError, StoredCredential, Target};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
@@ -34,11 +34,37 @@ impl Default for Timeouts {
     }
 }
 
-/// An access key that stands in for the worker's own credentials.
+/// An access key in place of the worker's own credentials. Its secrets are wiped when it is dropped; the SDK wipes its copies.
 #[derive(Clone)]
 pub(super) struct AccessKey {
     pub id: String,
     pub secret: SecretString,
+    pub session: Option<SecretString>,
+}
+
+/// As the API stores it. The API takes no characters that JSON escapes, so that no copy is made on the way.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored<'a> {
+    access_key_id: &'a str,
+    secret_access_key: &'a str,
+    session_token: Option<&'a str>,
+}
+
+impl AccessKey {
+    /// # Errors
+    /// [`ProviderError::Rejected`] `credential_unreadable`.
+    pub fn stored(credential: &StoredCredential) -> Result<Self, ProviderError> {
+        let unreadable = |detail: String| ProviderError::Rejected { code: "credential_unreadable".to_owned(), detail };
+        let opened = credential.open().map_err(|error| unreadable(format!("the stored credential: {error}")))?;
+        let stored: Stored<'_> = serde_json::from_slice(opened.expose_secret())
+            .map_err(|_| unreadable("the stored credential has a form that this worker does not know".to_owned()))?;
+        Ok(Self {
+            id: stored.access_key_id.to_owned(),
+            secret: stored.secret_access_key.into(),
+            session: stored.session_token.map(Into::into),
+        })
+    }
 }
 
 /// `subscription.settings.aws`.
@@ -78,15 +104,16 @@ impl Login {
             return Err(invalid(&format!("regions: {shown:?} is not the name of an AWS region")));
         }
         let role = match (target.auth_mode.as_str(), settings.role_arn) {
-            ("ambient", _) => None,
+            ("ambient" | StoredCredential::MODE, _) => None,
             ("profile", _) if settings.profile.as_deref().is_some_and(|name| !name.is_empty()) => None,
             ("profile", _) => return Err(invalid("settings.aws.profile must name the profile to use")),
             ("assumeRole", Some(arn)) if is_role_arn(&arn) => Some(Role { arn, external_id: settings.external_id }),
             ("assumeRole", _) => return Err(invalid("settings.aws.roleArn must be the ARN of the role to assume")),
-            _ => return Err(invalid("auth.mode must be ambient, profile or assumeRole for aws")),
+            _ => return Err(invalid("auth.mode must be ambient, profile, assumeRole or stored for aws")),
         };
-        // an ambient login takes no profile: it is what the worker runs as
-        let profile = settings.profile.filter(|name| target.auth_mode != "ambient" && !name.is_empty());
+        // an ambient login takes no profile: it is what the worker runs as; a stored one has its own key
+        let takes_none = ["ambient", StoredCredential::MODE].contains(&target.auth_mode.as_str());
+        let profile = settings.profile.filter(|name| !takes_none && !name.is_empty());
         let endpoint = settings.endpoint.as_deref().map(endpoint).transpose()?;
         Ok(Self { profile, role, endpoint, home: target.regions.first().cloned() })
     }
@@ -97,7 +124,7 @@ impl Login {
         pools: Arc<transport::Pools>,
         outbound: Arc<Outbound>,
         timeouts: Timeouts,
-        stand_in: Option<&AccessKey>,
+        key: Option<&AccessKey>,
     ) -> SdkConfig {
         let home = self.home_region().await;
         let entered = self.endpoint.as_ref().and_then(Url::port_or_known_default);
@@ -127,9 +154,10 @@ impl Login {
             // not the default chain, in which an access key in the environment comes before the profile that was asked for
             let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&environment);
             loader = loader.profile_name(profile).credentials_provider(credentials.build());
-        } else if let Some(key) = stand_in {
+        } else if let Some(key) = key {
+            let session = key.session.as_ref().map(|session| session.expose_secret().to_owned());
             let secret = key.secret.expose_secret();
-            loader = loader.credentials_provider(Credentials::new(&key.id, secret, None, None, "keywright"));
+            loader = loader.credentials_provider(Credentials::new(&key.id, secret, session, None, "keywright"));
         }
         let base = loader.load().await;
         let Some(role) = &self.role else { return base };
@@ -220,7 +248,8 @@ mod tests {
         assert!(login("assumeRole", json!({"roleArn": "arn:aws-us-gov:iam::123456789012:role/a/b"}), &[]).is_ok());
         assert!(refused(login("profile", json!({}), &[])));
         assert!(refused(login("assumeRole", json!({"roleArn": "arn:aws:iam::1:user/x"}), &[])));
-        assert!(refused(login("stored", json!({}), &[])));
+        assert!(login("stored", json!({"profile": "prod"}), &[]).unwrap().profile.is_none());
+        assert!(refused(login("Stored", json!({}), &[])));
     }
 
     #[test]

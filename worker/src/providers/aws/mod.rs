@@ -26,7 +26,7 @@ use auth::{AccessKey, Login};
 use aws_config::SdkConfig;
 use keywright_jobs::{
     domain::inventory::{Page, ScopeId, Warning},
-    provider::{Connection, Gate, Inventory, ProviderError, Target},
+    provider::{Connection, Gate, Inventory, ProviderError, StoredCredential, Target},
 };
 use secrecy::SecretString;
 use secretsmanager::Secrets;
@@ -61,7 +61,7 @@ impl Aws {
     /// Logs in with this access key where the worker's own credentials would be used.
     #[must_use]
     pub fn with_access_key(mut self, id: impl Into<String>, secret: SecretString) -> Self {
-        self.stand_in = Some(AccessKey { id: id.into(), secret });
+        self.stand_in = Some(AccessKey { id: id.into(), secret, session: None });
         self
     }
 
@@ -80,14 +80,21 @@ impl Aws {
     /// Opens an account. Credentials are obtained, and may turn out wrong, at the first call.
     ///
     /// # Errors
-    /// [`ProviderError::Rejected`] `invalid_settings` or `address_refused`.
-    pub async fn connect(&self, target: &Target, gate: Gate) -> Result<Connection, ProviderError> {
+    /// [`ProviderError::Rejected`] `invalid_settings`, `address_refused` or `credential_unreadable`.
+    pub async fn connect(
+        &self,
+        target: &Target,
+        credential: Option<&StoredCredential>,
+        gate: Gate,
+    ) -> Result<Connection, ProviderError> {
         let login = Login::of(target)?;
         if let Some(endpoint) = &login.endpoint {
             self.may_reach(endpoint).await?;
         }
         let outbound = Arc::new(Outbound::new(gate, self.sleeper.clone()));
-        let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, self.stand_in.as_ref()).await;
+        let own = credential.map(AccessKey::stored).transpose()?;
+        let key = own.as_ref().or(self.stand_in.as_ref());
+        let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, key).await;
         Ok(Connection {
             inventory: Box::new(Account {
                 outbound,

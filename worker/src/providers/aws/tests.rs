@@ -56,7 +56,7 @@ impl Scripted {
 
     async fn open(&self, aws: Aws, gate: Gate) -> Connection {
         let settings = json!({"endpoint": self.url});
-        aws.connect(&target(settings, &["eu-west-1"]), gate).await.unwrap()
+        aws.connect(&target(settings, &["eu-west-1"]), None, gate).await.unwrap()
     }
 }
 
@@ -249,7 +249,7 @@ async fn a_server_that_never_answers_is_given_up() {
 async fn nobody_listening_is_a_passing_failure() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let target = target(json!({"endpoint": format!("http://{closed}")}), &["eu-west-1"]);
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     let error = inventory.list(&scope(acm::KIND), None).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unavailable { .. }), "{error}");
 }
@@ -282,7 +282,7 @@ async fn without_an_answer_about_regions_the_usual_ones_are_taken_and_said_so_on
     let denied = reply(403, "", r#"{"__type":"AccessDeniedException"}"#);
     let server = Scripted::new(vec![denied, secrets(&[], None), secrets(&[], None)]).await;
     let target = target(json!({"endpoint": server.url}), &[]);
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     let scopes = inventory.scopes().await.unwrap();
     assert_eq!(scopes.len(), 34);
     assert!(scopes.is_sorted());
@@ -298,7 +298,7 @@ async fn the_account_s_own_regions_are_taken_page_by_page() {
     };
     let server = Scripted::new(vec![page("il-central-1", json!("t")), page("eu-west-1", Value::Null)]).await;
     let target = target(json!({"endpoint": server.url}), &[]);
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     let regions: Vec<String> = inventory.scopes().await.unwrap().into_iter().map(|scope| scope.region).collect();
     assert_eq!(regions, ["eu-west-1", "eu-west-1", "il-central-1", "il-central-1"]);
     assert_eq!(server.asked()[0].1["RegionOptStatusContains"], json!(["ENABLED", "ENABLED_BY_DEFAULT"]));
@@ -308,7 +308,7 @@ async fn the_account_s_own_regions_are_taken_page_by_page() {
 async fn regions_of_the_subscription_are_taken_as_they_are_without_asking() {
     let server = Scripted::new(vec![]).await;
     let target = target(json!({"endpoint": server.url}), &["us-east-1", "eu-west-1", "us-east-1"]);
-    let scopes = aws().connect(&target, Gate::open()).await.unwrap().inventory.scopes().await.unwrap();
+    let scopes = aws().connect(&target, None, Gate::open()).await.unwrap().inventory.scopes().await.unwrap();
     assert_eq!(scopes.len(), 4);
     assert!(server.asked().is_empty());
 }
@@ -317,7 +317,7 @@ async fn regions_of_the_subscription_are_taken_as_they_are_without_asking() {
 async fn an_endpoint_that_the_egress_check_refuses_is_never_contacted() {
     let server = Scripted::new(vec![]).await;
     let aws = Aws::new(Arc::default());
-    let refused = aws.connect(&target(json!({"endpoint": server.url}), &["eu-west-1"]), Gate::open()).await;
+    let refused = aws.connect(&target(json!({"endpoint": server.url}), &["eu-west-1"]), None, Gate::open()).await;
     let Err(ProviderError::Rejected { code, detail }) = refused else { panic!("the endpoint must be refused") };
     assert_eq!((code.as_str(), detail.contains("127.0.0.1")), ("address_refused", true));
     assert!(server.asked().is_empty());
@@ -329,7 +329,7 @@ async fn a_redirect_leads_nowhere() {
     let redirect = || reply(302, &format!("Location: {}/latest/meta-data/\r\n", inside.url), "");
     let server = Scripted::new((0..5).map(|_| redirect()).collect()).await;
     let target = target(json!({"endpoint": server.url}), &["eu-west-1"]);
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     inventory.list(&scope(secretsmanager::KIND), None).await.unwrap_err();
     assert!(!server.asked().is_empty());
     assert!(inside.asked().is_empty());
@@ -342,7 +342,7 @@ async fn a_role_is_assumed_at_the_same_endpoint_and_its_refusal_is_told() {
     let settings =
         json!({"endpoint": server.url, "roleArn": "arn:aws:iam::123456789012:role/audit", "externalId": "e"});
     let target = Target { auth_mode: "assumeRole".to_owned(), ..target(settings, &["eu-west-1"]) };
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     let error = inventory.list(&scope(acm::KIND), None).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unauthenticated { .. }), "{error}");
     assert_eq!(server.asked().len(), 1);
@@ -353,7 +353,7 @@ async fn a_profile_that_does_not_exist_is_not_replaced_by_another_identity() {
     let server = Scripted::new(vec![secrets(&["a"], None)]).await;
     let settings = json!({"endpoint": server.url, "profile": "keywright-test-no-such-profile"});
     let target = Target { auth_mode: "profile".to_owned(), ..target(settings, &["eu-west-1"]) };
-    let inventory = aws().connect(&target, Gate::open()).await.unwrap().inventory;
+    let inventory = aws().connect(&target, None, Gate::open()).await.unwrap().inventory;
     let error = inventory.list(&scope(secretsmanager::KIND), None).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unauthenticated { .. }), "{error}");
     assert!(server.asked().is_empty());
