@@ -203,11 +203,11 @@ async fn what_was_not_modified_is_given_back(database: TestDatabase) {
 
 async fn principals_addresses_and_logins_are_counted_apart(database: TestDatabase) {
     let api = on(database, per_hour(20)).await;
-    let login = || json!({"username": "admin", "password": "wrong"});
-    let logins = join_all((0..25).map(|_| async { api.nobody().post("/api/auth/login", login()).await })).await;
-    let tried = logins.iter().filter(|answer| answer.status == 401).count();
+    // wrong passwords are slowed down by another rule, before this one
+    let logins = join_all((0..25).map(|_| async { api.nobody().post("/api/auth/login", json!({})).await })).await;
+    let tried = logins.iter().filter(|answer| answer.status == 400).count();
     assert_eq!(tried, 19, "one was used by the administrator");
-    assert!(logins.iter().all(|answer| matches!(answer.status, 401 | 429)));
+    assert!(logins.iter().all(|answer| matches!(answer.status, 400 | 429)));
     for _ in 0..20 {
         api.nobody().get("/api/jobs").await.refused(401, "token_missing");
     }
