@@ -9,6 +9,7 @@ mod docs;
 pub mod edge;
 pub mod error;
 pub mod idempotency;
+pub mod licence;
 pub mod openapi;
 pub mod page;
 pub mod patch;

@@ -3,7 +3,9 @@
 use crate::{
     app::{self, Draining},
     auth::{Identity, IdentityGate, denials::Audited, vigil::Vigil},
-    idempotency, openapi,
+    idempotency,
+    licence::LicenceGate,
+    openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
@@ -14,6 +16,7 @@ use crate::{
             control::JobControlApi,
             events::{JobEventsApi, Pace},
         },
+        licence::LicenceApi,
         metrics::MetricsApi,
         queues::QueuesApi,
         schedules::SchedulesApi,
@@ -24,6 +27,7 @@ use crate::{
     },
 };
 use keywright_jobs::{
+    licence::Licence,
     queue::{feed::Feed, wait::Waiters, wake::Wake},
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
@@ -37,6 +41,7 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     pub sealing: Sealing,
     pub clock: Clock,
+    pub licence: Arc<Licence>,
     /// A worker that was not seen for this long does not count as live.
     pub worker_silence: Duration,
     /// Where it is served: on a loopback address `/metrics` is open.
@@ -53,7 +58,8 @@ pub struct Parts {
 /// # Errors
 /// When no cursor key can be derived, or the document is not consistent.
 pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
-    let Parts { database, identity, sealing, clock, worker_silence, listen, draining, pace, check_answers } = parts;
+    let Parts { database, identity, sealing, clock, licence, worker_silence, listen, draining, pace, check_answers } =
+        parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
@@ -61,26 +67,28 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let denials = Arc::clone(&identity.denials);
     tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));
+    licence.watch(draining.clone());
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
         MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
-        UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone() },
+        UsersApi::new(Arc::clone(&identity), Arc::clone(&licence)),
+        SubscriptionsApi { database: database.clone(), licence: Arc::clone(&licence) },
         ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
         AssetsApi { database: database.clone(), clock },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
+        LicenceApi { licence: Arc::clone(&licence) },
         QueuesApi { database, worker_silence },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),
         request_ids: Arc::new(|| ids::new().to_string()),
-        gates: vec![Arc::new(IdentityGate(identity))],
+        gates: vec![Arc::new(IdentityGate(identity)), Arc::new(LicenceGate(licence))],
         draining: Draining(draining),
         document: openapi::Options::default(),
         check_answers,

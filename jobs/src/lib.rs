@@ -6,6 +6,7 @@
 //! * [`queue`]: the job engine over our own table.
 //! * [`kinds`]: one file per job kind, and the list of them.
 //! * [`retention`]: forgetting what has had its time.
+//! * [`licence`]: what the licence has, and how much of it.
 //! * [`metrics`]: what a process counts and measures, for Prometheus.
 //! * [`schedules`]: what is asked for again and again, by the clock.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
@@ -15,6 +16,7 @@ pub mod context;
 pub mod domain;
 pub mod job;
 pub mod kinds;
+pub mod licence;
 pub mod metrics;
 pub mod provider;
 pub mod queue;

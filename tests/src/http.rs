@@ -1,86 +1,41 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
+mod server;
+
+pub use server::Server;
+
 use crate::{
-    app::{PATIENCE, TestApp, eventually},
+    app::{TestApp, eventually},
     database::TestDatabase,
+    licence::Terms,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use keywright_api::{
-    auth::{Identity, Settings, bootstrap},
-    routes::jobs::events::Pace,
-    server::Listening,
-    service::{self, Parts},
-};
-use keywright_jobs::setup::{clock::Clock, config::MasterKeySource, database::Database, sealing::Sealing};
+use keywright_api::routes::jobs::events::Pace;
+use keywright_jobs::{licence::Licence, setup::clock::Clock};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
-/// 32 bytes in base64: what the instance seals with.
-const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// A worker that was not seen for this long does not count as live.
-const SILENCE: Duration = Duration::from_secs(16);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+type Shift = Arc<Mutex<TimeDelta>>;
 
 /// Keywright behind a port of its own. Its drop stops everything.
 pub struct Api {
     pub app: TestApp,
     pub address: SocketAddr,
-    shift: Arc<Mutex<TimeDelta>>,
+    shift: Shift,
     client: reqwest::Client,
     tokens: HashMap<&'static str, String>,
     /// How many statements the facade has sent.
     pub statements: Arc<AtomicU64>,
     server: Server,
-}
-
-/// One facade, as one process serves it. Its drop stops it.
-pub struct Server {
-    pub address: SocketAddr,
-    stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
-}
-
-impl Server {
-    async fn start(database: Database, listen: IpAddr, shift: &Arc<Mutex<TimeDelta>>, pace: Pace) -> Self {
-        let stop = CancellationToken::new();
-        let sealing = Sealing::start(&database, &MasterKeySource::Given(MASTER_KEY.into())).await.expect("a key");
-        let clock = shifted(shift);
-        let settings = Settings { cookie_secure: false, ..Settings::default() };
-        let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");
-        bootstrap::first_admin(&database, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.expect("an admin");
-        let parts = Parts {
-            database,
-            identity,
-            sealing,
-            clock,
-            worker_silence: SILENCE,
-            listen,
-            draining: stop.clone(),
-            pace,
-            check_answers: true,
-        };
-        let endpoint = service::build(parts).expect("the facade is consistent");
-        let listening = Listening::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
-        let address = listening.address();
-        let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), PATIENCE));
-        Self { address, stop, serving }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.serving.abort();
-    }
+    terms: Option<Terms>,
 }
 
 impl Api {
@@ -88,31 +43,42 @@ impl Api {
         Self::believing(database, LOOPBACK).await
     }
 
+    /// One with a licence.
+    pub async fn licensed(database: TestDatabase, terms: Terms) -> Self {
+        Self::made(database, LOOPBACK, Pace::default(), Some(terms)).await
+    }
+
     /// One that believes to listen here: what is open to its own machine depends on it.
     pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
-        Self::made(database, listen, Pace::default()).await
+        Self::made(database, listen, Pace::default(), None).await
     }
 
     /// One whose streams have a pace of their own.
     pub async fn paced(database: TestDatabase, pace: Pace) -> Self {
-        Self::made(database, LOOPBACK, pace).await
+        Self::made(database, LOOPBACK, pace, None).await
     }
 
-    async fn made(database: TestDatabase, listen: IpAddr, pace: Pace) -> Self {
+    async fn made(database: TestDatabase, listen: IpAddr, pace: Pace, terms: Option<Terms>) -> Self {
         let app = TestApp::on(database);
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
         let statements = Arc::<AtomicU64>::default();
         let database = app.another().await.counting(Arc::clone(&statements));
-        let server = Server::start(database, listen, &shift, pace).await;
+        let server = Server::start(database, listen, &shift, pace, terms.clone()).await;
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server };
+        let mut api =
+            Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server, terms };
         api.make_tokens().await;
         api
     }
 
     /// Another facade on the same database, as another process serves it. Clients turn to it with [`Client::at`].
     pub async fn neighbour(&self) -> Server {
-        Server::start(self.app.another().await, LOOPBACK, &self.shift, Pace::default()).await
+        Server::start(self.app.another().await, LOOPBACK, &self.shift, Pace::default(), self.terms.clone()).await
+    }
+
+    /// This facade's licence.
+    pub fn licence(&self) -> &Licence {
+        &self.server.licence
     }
 
     /// Begins to stop, as SIGTERM makes a process do.
@@ -230,7 +196,7 @@ impl Drop for Api {
     }
 }
 
-fn shifted(by: &Arc<Mutex<TimeDelta>>) -> Clock {
+fn shifted(by: &Shift) -> Clock {
     let (by, system) = (Arc::clone(by), Clock::system());
     Clock::from_fn(move || system.now() + *by.lock().unwrap_or_else(PoisonError::into_inner))
 }

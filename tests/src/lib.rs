@@ -15,6 +15,8 @@ pub mod event_stream;
 pub mod faults;
 pub mod http;
 pub mod instance;
+pub mod licence;
+pub mod people;
 pub mod process;
 pub mod rig;
 pub mod scrape;

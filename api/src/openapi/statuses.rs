@@ -52,10 +52,11 @@ fn derived(path: &str, method: &str, operation: &Map<String, Value>, options: Op
     let header = |name: &str| parameters().any(|parameter| parameter.get("name") == Some(&json!(name)));
     let secured = operation.get("security").and_then(Value::as_array).is_some_and(|schemes| !schemes.is_empty());
     let in_api = path.starts_with("/api/");
-    let rules: [(bool, &[u16]); 9] = [
+    let rules: [(bool, &[u16]); 10] = [
         // unknown parameters are refused everywhere
         (true, &[400, 500]),
         (secured, &[401, 403]),
+        (operation.contains_key(super::tiers::EXTENSION), &[403]),
         (takes("path"), &[404]),
         (operation.contains_key("requestBody"), &[413, 415]),
         (header("Idempotency-Key"), &[409, 422]),

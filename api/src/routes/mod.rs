@@ -18,6 +18,7 @@
 pub mod auth;
 pub mod discovery;
 pub mod jobs;
+pub mod licence;
 pub mod metrics;
 pub mod permission;
 pub mod queues;
@@ -44,6 +45,7 @@ pub type Api = (
     jobs::control::JobControlApi,
     jobs::events::JobEventsApi,
     schedules::SchedulesApi,
+    licence::LicenceApi,
     queues::QueuesApi,
 );
 

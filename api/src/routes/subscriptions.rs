@@ -17,7 +17,9 @@ use input::{NewSubscription, SubscriptionPatch};
 use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription};
 use keywright_jobs::{
     audit::{Event, EventType},
+    domain::licence::Limit,
     kinds::discovery::publish,
+    licence::Licence,
     setup::{
         database::{Database, Write},
         ids,
@@ -34,12 +36,13 @@ use sea_orm::{
     IntoActiveModel, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 /// Subscriptions.
 pub struct SubscriptionsApi {
     pub database: Database,
+    pub licence: Arc<Licence>,
 }
 
 /// An account, project, tenant or machine.
@@ -156,7 +159,7 @@ impl SubscriptionsApi {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),
         };
-        match create(&write, &caller, body.0).await {
+        match create(&write, &self.licence, &caller, body.0).await {
             Ok(row) => {
                 let location = format!("/api/subscriptions/{}", row.id);
                 write.commit(Created::versioned(location, row.version, row.into())).await
@@ -238,7 +241,13 @@ impl SubscriptionsApi {
     }
 }
 
-async fn create(write: &Write, caller: &Principal, new: NewSubscription) -> Result<subscription::Model, ApiError> {
+async fn create(
+    write: &Write,
+    licence: &Licence,
+    caller: &Principal,
+    new: NewSubscription,
+) -> Result<subscription::Model, ApiError> {
+    licence.admit(write, Limit::Subscriptions).await?;
     let row = new.into_row(ids::new(), clock::now(&**write).await?)?;
     let external_id = row.external_id.clone();
     let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;

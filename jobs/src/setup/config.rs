@@ -10,7 +10,7 @@ mod values;
 
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text, variable};
-pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LicenceKey, LogFormat, MasterKeySource};
 
 use crate::{queue::limits::Limits, retention::Retention};
 use secrecy::SecretString;
@@ -42,6 +42,10 @@ pub struct Config {
     master_key: Option<SecretString>,
     master_key_file: Option<PathBuf>,
     pub admin_password: Option<SecretString>,
+    /// Where the licence is; only together with the key.
+    pub licence_file: Option<PathBuf>,
+    /// The licence issuer's key; `None` = nothing is gated.
+    pub licence_public_key: Option<LicenceKey>,
     /// Jobs that a worker runs at once.
     pub worker_concurrency: usize,
     pub worker_labels: Vec<String>,
@@ -117,6 +121,8 @@ impl Config {
             master_key: None,
             master_key_file: None,
             admin_password: None,
+            licence_file: None,
+            licence_public_key: None,
             worker_concurrency: machine.cores.saturating_mul(4).max(1),
             worker_labels: vec![machine.host_name.clone()],
             limits: Limits::default(),
@@ -275,6 +281,14 @@ fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
         found.push(problem(
             "KEYWRIGHT_MASTER_KEY",
             "is given together with KEYWRIGHT_MASTER_KEY_FILE, and only one key can be in force; remove one of the two",
+        ));
+    }
+    let key_given = KEYS.iter().any(|key| key.name == "KEYWRIGHT_LICENCE_PUBLIC_KEY" && sources.get(key).is_some());
+    if config.licence_file.is_some() && !key_given {
+        found.push(problem(
+            "KEYWRIGHT_LICENCE_FILE",
+            "is given without KEYWRIGHT_LICENCE_PUBLIC_KEY, and only the issuer's key tells whether a licence is genuine; give \
+             the key, or remove the file: without either nothing is gated",
         ));
     }
     // One that was given but is malformed has its own problem already.

@@ -9,6 +9,7 @@ mod events;
 mod idempotency;
 mod jobs;
 mod keys;
+mod licence;
 mod logins;
 mod oddities;
 mod outage;

@@ -91,6 +91,7 @@ fn table() -> Vec<Row> {
         Row("createSchedule", post.clone(), "/api/schedules", Some(schedule), OPERATORS, "schedules:write"),
         Row("updateSchedule", patch, "/api/schedules/{id}", Some(json!({})), OPERATORS, "schedules:write"),
         Row("deleteSchedule", delete, "/api/schedules/{id}", None, OPERATORS, "schedules:write"),
+        Row("getLicense", get.clone(), "/api/system/license", None, EVERYBODY, "system:read"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("getQueues", get.clone(), "/api/queues", None, EVERYBODY, "jobs:read"),

@@ -5,7 +5,7 @@ use super::{
     parse::{
         by_kind, http_url, label, limit, list, log_filter, log_format, master_key, number, parsed, shown_by_kind, to,
     },
-    values::{DatabaseUrl, LogFormat, MASK},
+    values::{DatabaseUrl, LicenceKey, LogFormat, MASK},
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -138,6 +138,24 @@ pub const KEYS: &[Key] = &[
         used_by: UsedBy::Api,
         set: |c, text| to(&mut c.admin_password, Some(text.to_owned().into())),
         show: |c| c.admin_password.as_ref().map(|_| MASK.to_owned()),
+    },
+    Key {
+        name: "KEYWRIGHT_LICENCE_PUBLIC_KEY",
+        meaning: "the licence issuer's Ed25519 public key, as PEM or base64; without one nothing is gated",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.licence_public_key, Some(text.parse::<LicenceKey>()?)),
+        show: |c| c.licence_public_key.map(|key| key.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_LICENCE_FILE",
+        meaning: "the licence, looked at again every minute; with a key and without a licence the tier is STARTER",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.licence_file, Some(PathBuf::from(text))),
+        show: |c| c.licence_file.as_ref().map(|path| path.display().to_string()),
     },
     Key {
         name: "KEYWRIGHT_WORKER_CONCURRENCY",
