@@ -9,6 +9,7 @@ use crate::{
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
+        approvals::ApprovalsApi,
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
         jobs::{
@@ -20,6 +21,7 @@ use crate::{
         metrics::MetricsApi,
         queues::QueuesApi,
         schedules::SchedulesApi,
+        settings::SettingsApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -29,6 +31,7 @@ use crate::{
 use keywright_jobs::{
     licence::Licence,
     queue::{feed::Feed, wait::Waiters, wake::Wake},
+    settings::Live,
     setup::{clock::Clock, database::Database, ids, sealing::Sealing},
 };
 use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
@@ -67,6 +70,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let denials = Arc::clone(&identity.denials);
     tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));
+    let settings = Live::new(database.clone());
     licence.watch(draining.clone());
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
@@ -76,12 +80,19 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity), Arc::clone(&licence)),
         SubscriptionsApi { database: database.clone(), licence: Arc::clone(&licence) },
-        ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
-        AssetsApi { database: database.clone(), clock },
+        ScansApi {
+            database: database.clone(),
+            waiters: waiters.clone(),
+            clock: clock.clone(),
+            settings: settings.clone(),
+        },
+        AssetsApi { database: database.clone(), clock, settings: settings.clone() },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
+        ApprovalsApi { database: database.clone(), settings: settings.clone() },
+        SettingsApi { database: database.clone(), settings },
         LicenceApi { licence: Arc::clone(&licence) },
         QueuesApi { database, worker_silence },
     );

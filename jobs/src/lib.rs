@@ -1,5 +1,6 @@
 //! The heart of Keywright: what the system does, independent of HTTP and of any cloud.
 //!
+//! * [`approvals`]: what somebody else must approve.
 //! * [`audit`]: the event that every business transaction writes.
 //! * [`domain`]: pure rules; no async, no database, no clock, no randomness.
 //! * [`provider`]: the seam behind which every cloud lives.
@@ -9,8 +10,10 @@
 //! * [`licence`]: what the licence has, and how much of it.
 //! * [`metrics`]: what a process counts and measures, for Prometheus.
 //! * [`schedules`]: what is asked for again and again, by the clock.
+//! * [`settings`]: what an administrator has set.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
 
+pub mod approvals;
 pub mod audit;
 pub mod context;
 pub mod domain;
@@ -22,4 +25,5 @@ pub mod provider;
 pub mod queue;
 pub mod retention;
 pub mod schedules;
+pub mod settings;
 pub mod setup;

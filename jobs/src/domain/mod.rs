@@ -5,3 +5,4 @@ pub mod inventory;
 pub mod licence;
 pub mod permissions;
 pub mod schedule;
+pub mod settings;

@@ -139,7 +139,7 @@ impl Config {
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),
-            retention: Retention { days: 30, kinds: BTreeMap::new() },
+            retention: Retention { days: 30, kinds: BTreeMap::new(), by_settings: true },
         }
     }
 

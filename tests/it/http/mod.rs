@@ -1,5 +1,6 @@
 //! The facade as its clients meet it, on each database.
 
+mod approvals;
 mod assets;
 mod browser;
 mod control;
@@ -19,6 +20,7 @@ mod restricted;
 mod roles;
 mod scans;
 mod schedules;
+mod settings;
 mod streams;
 mod subscriptions;
 mod tokens;

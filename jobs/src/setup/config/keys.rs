@@ -213,11 +213,14 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "KEYWRIGHT_RETENTION_JOBS_DAYS",
-        meaning: "days for which ended jobs, their scans and schedules' runs are kept, up to 36500; 0 = for ever",
+        meaning: "days for which ended jobs, their scans and schedules' runs are kept, up to 36500; 0 = for ever; where it is not given, the setting `retention.jobsDays` goes before the default",
         default: "30",
         secret: false,
         used_by: UsedBy::Worker,
-        set: |c, text| to(&mut c.retention.days, number(text, 0..=36500)?),
+        set: |c, text| {
+            c.retention.by_settings = false;
+            to(&mut c.retention.days, number(text, 0..=36500)?)
+        },
         show: |c| Some(c.retention.days.to_string()),
     },
     Key {
