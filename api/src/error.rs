@@ -61,7 +61,7 @@ pub struct Problem {
     pub errors: Option<Vec<FieldError>>,
     /// With 403: the permission that is missing.
     pub required_permission: Option<String>,
-    /// With 403 `tier_required`: the lowest licence tier that has the feature.
+    /// With 403 `tier_required` and `limit_reached`: the lowest licence tier that has the feature, or room for more.
     pub required_tier: Option<String>,
     /// With a 409 about a job: that job.
     pub job_id: Option<String>,
@@ -220,6 +220,13 @@ impl ApiError {
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.0.errors = Some(errors);
+        self
+    }
+
+    /// Names the lowest tier that has what is refused (`requiredTier`).
+    #[must_use]
+    pub fn with_required_tier(mut self, tier: Option<&str>) -> Self {
+        self.0.required_tier = tier.map(str::to_owned);
         self
     }
 

@@ -12,6 +12,7 @@ pub mod edge;
 pub mod error;
 pub mod front;
 pub mod idempotency;
+pub mod licence;
 pub mod limits;
 pub mod openapi;
 pub mod page;

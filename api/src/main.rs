@@ -16,13 +16,16 @@ use keywright_api::{
     service::{self, Parts, Surroundings},
 };
 use keywright_entities::types::Role;
-use keywright_jobs::setup::{
-    clock::Clock,
-    config::{Config, EXIT_BAD_CONFIG, Loaded},
-    database::{Database, OpenError},
-    process,
-    sealing::{Sealing, StartError},
-    shutdown, telemetry,
+use keywright_jobs::{
+    licence::{self, Licence, LicenceError},
+    setup::{
+        clock::Clock,
+        config::{Config, EXIT_BAD_CONFIG, Loaded},
+        database::{Database, OpenError},
+        process,
+        sealing::{Sealing, StartError},
+        shutdown, telemetry,
+    },
 };
 use secrecy::ExposeSecret;
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
@@ -95,7 +98,10 @@ fn main() -> ExitCode {
         Err(error) => return told(&format!("KEYWRIGHT_TLS_CERT and KEYWRIGHT_TLS_KEY: {error}"), EXIT_BAD_CONFIG),
     };
     if arguments.check_config {
-        return printed(&loaded.report());
+        return match checked(&loaded.config) {
+            Ok(()) => printed(&loaded.report()),
+            Err(error) => told(&format!("{error:#}"), EXIT_BAD_CONFIG),
+        };
     }
     match run(arguments, &loaded.config, tls) {
         Ok(()) => ExitCode::SUCCESS,
@@ -108,7 +114,14 @@ fn main() -> ExitCode {
 
 fn is_configuration(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OpenError::Pooled))
+        || error.is::<LicenceError>()
         || error.downcast_ref().is_some_and(StartError::is_configuration)
+}
+
+/// What of the configuration lies in files.
+fn checked(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(licence::check(config))?)
 }
 
 fn printed(text: &str) -> ExitCode {
@@ -211,6 +224,8 @@ async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) ->
     let clock = Clock::system();
     // a token from one process is good at every other, whatever its machine's clock shows
     let tokens = Clock::of_database(&database, stop.clone()).await?;
+    let (key, file) = (config.licence_public_key, config.licence_file.clone());
+    let licence = Licence::open(key, file, database.clone(), tokens.clone()).await?;
     let identity = Identity::start(database.clone(), &sealing, tokens, Settings::of(config)).await?;
     match bootstrap::first_admin(&database, &identity.passwords, config.admin_password.as_ref()).await? {
         FirstAdmin::Exists => {}
@@ -227,6 +242,7 @@ async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) ->
         identity: Arc::clone(&identity),
         sealing,
         clock,
+        licence: Arc::new(licence),
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
         edge: Surroundings::of(config),

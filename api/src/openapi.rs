@@ -6,6 +6,7 @@
 //!
 //! * in schemas that only answers use, an optional member is required and nullable (`null` is always sent);
 //! * in schemas that requests use, no other members are allowed, and only merge patches ([`crate::patch::Patch`]) are nullable;
+//! * the tier that an operation demands is its `x-required-tier` ([`crate::licence`]);
 //! * refusals follow from what an operation takes ([`statuses`]), the rest is listed in [`statuses::EXTRA`];
 //! * lists have the paging parameters, operations that create take a key; every operation has examples.
 
@@ -15,6 +16,7 @@ mod lists;
 mod names;
 mod schemas;
 pub mod statuses;
+mod tiers;
 
 use std::collections::BTreeSet;
 
@@ -86,6 +88,7 @@ pub fn finish(mut document: Value, options: Options) -> Value {
     );
     set(&mut document, "servers", json!([{ "url": "/" }]));
     names::normalise(&mut document);
+    tiers::name(&mut document);
     lists::add_parameters(&mut document);
     keys::add_parameters(&mut document);
     schemas::make_exact(&mut document);

@@ -7,11 +7,13 @@ use crate::{
     cors::Cors,
     front::Front,
     idempotency,
+    licence::LicenceGate,
     limits::{LimitGate, RateLimits, Rule},
     openapi,
     page::CursorKey,
     readiness::DatabaseReadiness,
     routes::{
+        approvals::ApprovalsApi,
         auth::AuthApi,
         discovery::{AssetsApi, ScansApi},
         jobs::{
@@ -19,9 +21,11 @@ use crate::{
             control::JobControlApi,
             events::{JobEventsApi, Pace},
         },
+        licence::LicenceApi,
         metrics::MetricsApi,
         queues::QueuesApi,
         schedules::SchedulesApi,
+        settings::SettingsApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -31,7 +35,9 @@ use crate::{
 };
 use keywright_jobs::{
     egress::EgressGuard,
+    licence::Licence,
     queue::{feed::Feed, wait::Waiters, wake::Wake},
+    settings::Live,
     setup::{clock::Clock, config::Config, database::Database, ids, sealing::Sealing},
 };
 use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
@@ -44,6 +50,7 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     pub sealing: Sealing,
     pub clock: Clock,
+    pub licence: Arc<Licence>,
     /// A worker that was not seen for this long does not count as live.
     pub worker_silence: Duration,
     /// Where it is served: on a loopback address `/metrics` is open.
@@ -90,8 +97,19 @@ impl Surroundings {
 /// # Errors
 /// When no cursor key can be derived, or the document is not consistent.
 pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
-    let Parts { database, identity, sealing, clock, worker_silence, listen, edge, draining, pace, check_answers } =
-        parts;
+    let Parts {
+        database,
+        identity,
+        sealing,
+        clock,
+        licence,
+        worker_silence,
+        listen,
+        edge,
+        draining,
+        pace,
+        check_answers,
+    } = parts;
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
@@ -107,26 +125,41 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         }
         None => Arc::new(IdentityGate(Arc::clone(&identity))),
     };
+    let settings = Live::new(database.clone());
+    licence.watch(draining.clone());
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
         MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
         AuthApi::new(Arc::clone(&identity)),
         TokensApi::new(Arc::clone(&identity)),
-        UsersApi::new(Arc::clone(&identity)),
-        SubscriptionsApi { database: database.clone(), egress: Arc::new(edge.egress), sealing: sealing.clone() },
-        ScansApi { database: database.clone(), waiters: waiters.clone(), clock: clock.clone() },
-        AssetsApi { database: database.clone(), clock },
+        UsersApi::new(Arc::clone(&identity), Arc::clone(&licence)),
+        SubscriptionsApi {
+            database: database.clone(),
+            egress: Arc::new(edge.egress),
+            licence: Arc::clone(&licence),
+            sealing: sealing.clone(),
+        },
+        ScansApi {
+            database: database.clone(),
+            waiters: waiters.clone(),
+            clock: clock.clone(),
+            settings: settings.clone(),
+        },
+        AssetsApi { database: database.clone(), clock, settings: settings.clone() },
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
+        ApprovalsApi { database: database.clone(), settings: settings.clone() },
+        SettingsApi { database: database.clone(), settings },
+        LicenceApi { licence: Arc::clone(&licence) },
         QueuesApi { database, worker_silence },
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),
         request_ids: Arc::new(|| ids::new().to_string()),
-        gates: vec![gate],
+        gates: vec![gate, Arc::new(LicenceGate(licence))],
         draining: Draining(draining),
         document: openapi::Options::default(),
         check_answers,

@@ -58,6 +58,9 @@ mirrored! {
     /// `started`: a job. `joined`: the same was under way. `refused`: no job, see the reason. `missed`: no worker looked in time.
     RunOutcome { Started = "started", Joined = "joined", Refused = "refused", Missed = "missed" }
 
+    /// `expired`: nobody decided in time, or its job ended before.
+    ApprovalState { Pending = "pending", Approved = "approved", Denied = "denied", Expired = "expired" }
+
     /// What a scan found of an asset against what was known.
     Change { Created = "created", Changed = "changed", Unchanged = "unchanged", Removed = "removed" }
 }

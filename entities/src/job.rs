@@ -77,6 +77,8 @@ pub struct Model {
     pub request_id: Option<String>,
     /// The W3C trace context of the request that asked for it.
     pub traceparent: Option<String>,
+    /// Set while somebody else must still approve it: it rests until then, whatever is asked of it.
+    pub approval_id: Option<Uuid>,
     /// Rises with every change that a client can see.
     pub version: i64,
 }

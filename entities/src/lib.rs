@@ -1,6 +1,7 @@
 //! Rows of the Keywright database and the queries on them, one file per table.
 
 pub mod api_token;
+pub mod approval;
 pub mod asset;
 pub mod asset_version;
 pub mod audit_outbox;
@@ -9,6 +10,8 @@ pub mod idempotency;
 pub mod job;
 pub mod job_event;
 pub mod job_subscription;
+pub mod licence_seen;
+pub mod licence_use;
 pub mod login_failures;
 pub mod rate_limit;
 pub mod refresh_token;
@@ -19,6 +22,7 @@ pub mod schedule_run;
 pub mod scope;
 pub mod sealing_canary;
 pub mod session;
+pub mod settings;
 pub mod signing_key;
 pub mod subscription;
 pub mod subscription_credential;

@@ -103,3 +103,8 @@ text_enum! {
 text_enum! {
     Outcome { Success = "success", Failure = "failure", Denied = "denied" }
 }
+
+text_enum! {
+    /// Where the approval of something stands. All but `pending` are ends.
+    ApprovalState { Pending = "pending", Approved = "approved", Denied = "denied", Expired = "expired" }
+}

@@ -6,6 +6,7 @@ use crate::{
         events,
         prune::{self, BATCH, PAUSE},
     },
+    settings,
     setup::database::Database,
 };
 use keywright_entities::clock;
@@ -26,6 +27,8 @@ pub struct Retention {
     /// Of kinds that are not named, and runs of schedules.
     pub days: u32,
     pub kinds: BTreeMap<String, u32>,
+    /// `days` holds only where the settings say nothing.
+    pub by_settings: bool,
 }
 
 impl Retention {
@@ -39,7 +42,7 @@ impl Retention {
 pub async fn run(database: Database, retention: Retention, stop: CancellationToken) {
     let forgetting = async {
         loop {
-            match forget(&database, &retention).await {
+            match forget_by_settings(&database, &retention).await {
                 Ok(0) => {}
                 Ok(rows) => tracing::info!(rows, "forgot what had had its time"),
                 Err(error) => tracing::warn!(%error, "what has had its time could not be forgotten; trying again"),
@@ -51,6 +54,16 @@ pub async fn run(database: Database, retention: Retention, stop: CancellationTok
         () = forgetting => {}
         () = stop.cancelled() => {}
     }
+}
+
+async fn forget_by_settings(database: &Database, retention: &Retention) -> Result<u64, DbErr> {
+    let mut retention = retention.clone();
+    if retention.by_settings
+        && let Some(days) = settings::read(database.reader()).await?.retention.jobs_days
+    {
+        retention.days = days;
+    }
+    forget(database, &retention).await
 }
 
 /// Forgets all that has had its time; tells how many rows.
@@ -66,6 +79,7 @@ pub async fn forget(database: &Database, retention: &Retention) -> Result<u64, D
         // what a schedule shows as its last run stays
         let runs = "schedule_run WHERE fired_at < {cutoff} AND id NOT IN (SELECT last_run_id FROM schedule WHERE last_run_id IS NOT NULL)";
         rows += batches(database, "id", runs, i64::from(retention.days)).await?;
+        rows += batches(database, "id", "approval WHERE decided_at < {cutoff}", i64::from(retention.days)).await?;
     }
     rows += events::forget(database).await?;
     rows += batches(database, "hash", "refresh_token WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;

@@ -18,6 +18,7 @@ mod m20261124_000010_planned;
 mod m20261124_000011_access;
 mod m20261124_000012_rate_limits;
 mod m20261124_000013_idempotency;
+mod m20261124_000014_settings;
 mod m20261124_000015_sealing;
 mod m20261124_000016_line_head;
 
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000011_access::Migration),
             Box::new(m20261124_000012_rate_limits::Migration),
             Box::new(m20261124_000013_idempotency::Migration),
+            Box::new(m20261124_000014_settings::Migration),
             Box::new(m20261124_000015_sealing::Migration),
             Box::new(m20261124_000016_line_head::Migration),
         ]

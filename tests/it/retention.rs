@@ -112,7 +112,7 @@ async fn each_kind_has_its_days(test: TestDatabase) {
     let db = app.database();
     age(db, first, 31).await;
     age(db, second, 91).await;
-    let by_kind = |kind: &str, days| Retention { days: DAYS, kinds: [(kind.to_owned(), days)].into() };
+    let by_kind = |kind: &str, days| Retention { kinds: [(kind.to_owned(), days)].into(), ..self::days(DAYS) };
     assert_eq!(
         retention::forget(db, &by_kind("discovery.scan", 0)).await.unwrap(),
         0,

@@ -5,36 +5,37 @@ mod server;
 use crate::{
     app::{TestApp, eventually},
     database::TestDatabase,
+    licence::Terms,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_api::{routes::jobs::events::Pace, service::Surroundings};
-use keywright_jobs::setup::clock::Clock;
+use keywright_jobs::{licence::Licence, setup::clock::Clock};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
 };
 
 pub use server::Server;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
-/// A worker that was not seen for this long does not count as live.
-const SILENCE: Duration = Duration::from_secs(16);
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+type Shift = Arc<Mutex<TimeDelta>>;
 
 /// Keywright behind a port of its own. Its drop stops everything.
 pub struct Api {
     pub app: TestApp,
     pub address: SocketAddr,
-    shift: Arc<Mutex<TimeDelta>>,
+    shift: Shift,
     client: reqwest::Client,
     tokens: HashMap<&'static str, String>,
     /// How many statements the facade has sent.
     pub statements: Arc<AtomicU64>,
     server: Server,
+    terms: Option<Terms>,
 }
 
 impl Api {
@@ -42,29 +43,41 @@ impl Api {
         Self::believing(database, LOOPBACK).await
     }
 
+    /// One with a licence.
+    pub async fn licensed(database: TestDatabase, terms: Terms) -> Self {
+        Self::made(database, LOOPBACK, Surroundings::default(), Pace::default(), Some(terms)).await
+    }
+
     /// One that believes to listen here: what is open to its own machine depends on it.
     pub async fn believing(database: TestDatabase, listen: IpAddr) -> Self {
-        Self::made(database, listen, Surroundings::default(), Pace::default()).await
+        Self::made(database, listen, Surroundings::default(), Pace::default(), None).await
     }
 
     /// One whose streams have a pace of their own.
     pub async fn paced(database: TestDatabase, pace: Pace) -> Self {
-        Self::made(database, LOOPBACK, Surroundings::default(), pace).await
+        Self::made(database, LOOPBACK, Surroundings::default(), pace, None).await
     }
 
     /// One whose operator has set limits and the like, which are off in the others.
     pub async fn surrounded(database: TestDatabase, listen: IpAddr, edge: Surroundings) -> Self {
-        Self::made(database, listen, edge, Pace::default()).await
+        Self::made(database, listen, edge, Pace::default(), None).await
     }
 
-    async fn made(database: TestDatabase, listen: IpAddr, edge: Surroundings, pace: Pace) -> Self {
+    async fn made(
+        database: TestDatabase,
+        listen: IpAddr,
+        edge: Surroundings,
+        pace: Pace,
+        terms: Option<Terms>,
+    ) -> Self {
         let app = TestApp::on(database);
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
         let statements = Arc::<AtomicU64>::default();
         let database = app.another().await.counting(Arc::clone(&statements));
-        let server = Server::start(database, listen, edge, &shift, pace).await;
+        let server = Server::start(database, listen, edge, &shift, pace, terms.clone()).await;
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut api = Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server };
+        let mut api =
+            Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server, terms };
         api.make_tokens().await;
         api
     }
@@ -75,7 +88,12 @@ impl Api {
     }
 
     pub async fn surrounded_neighbour(&self, edge: Surroundings) -> Server {
-        Server::start(self.app.another().await, LOOPBACK, edge, &self.shift, Pace::default()).await
+        Server::start(self.app.another().await, LOOPBACK, edge, &self.shift, Pace::default(), self.terms.clone()).await
+    }
+
+    /// This facade's licence.
+    pub fn licence(&self) -> &Licence {
+        &self.server.licence
     }
 
     /// Begins to stop, as SIGTERM makes a process do.
@@ -193,7 +211,7 @@ impl Drop for Api {
     }
 }
 
-fn shifted(by: &Arc<Mutex<TimeDelta>>) -> Clock {
+fn shifted(by: &Shift) -> Clock {
     let (by, system) = (Arc::clone(by), Clock::system());
     Clock::from_fn(move || system.now() + *by.lock().unwrap_or_else(PoisonError::into_inner))
 }

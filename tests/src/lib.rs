@@ -16,6 +16,8 @@ pub mod faults;
 pub mod gcp_kms;
 pub mod http;
 pub mod instance;
+pub mod licence;
+pub mod people;
 pub mod process;
 pub mod rig;
 pub mod scrape;

@@ -4,7 +4,7 @@ use crate::attempt::{Attempts, RECORD_AFTER_CUT};
 use apalis::prelude::{Data, WorkerBuilder};
 use keywright_entities::{clock, worker};
 use keywright_jobs::{
-    kinds,
+    approvals, kinds,
     provider::Providers,
     queue::{
         Heartbeat, Recorder, Renewer,
@@ -112,6 +112,7 @@ impl Runner {
         let running = Running { attempts, dropped: Arc::default() };
         let backend = claimer.start(self.concurrency);
         tokio::spawn(schedules::run(self.database.clone(), stop.clone()));
+        tokio::spawn(approvals::run(self.database.clone(), stop.clone()));
         tokio::spawn(retention::run(self.database.clone(), self.retention.clone(), stop.clone()));
         let apalis_worker =
             WorkerBuilder::new(format!("{}-{worker}", self.name)).backend(backend).data(running.clone()).build(attempt);

@@ -46,6 +46,8 @@ pub enum Code {
     ModeUnavailable,
     /// The change would leave nobody who may administer.
     LastAdmin,
+    /// There are as many schedules as the settings allow.
+    TooManySchedules,
 }
 
 impl Code {
@@ -89,6 +91,7 @@ impl Code {
         Self::NoSubscription,
         Self::ModeUnavailable,
         Self::LastAdmin,
+        Self::TooManySchedules,
     ];
 
     /// The wire spelling, the HTTP status it is answered with, and the title (the same for every occurrence, RFC 9457).
@@ -132,6 +135,7 @@ impl Code {
             Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
             Self::ModeUnavailable => ("mode_unavailable", 400, "The mode is not available"),
             Self::LastAdmin => ("last_admin", 409, "Somebody must be able to administer"),
+            Self::TooManySchedules => ("too_many_schedules", 409, "There are as many schedules as allowed"),
         }
     }
 

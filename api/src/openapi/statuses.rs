@@ -19,6 +19,9 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("updateUser", &[409, 429]),
     ("deleteUser", &[409]),
     ("startScan", &[409]),
+    ("updateSettings", &[428]),
+    ("approve", &[409]),
+    ("deny", &[409]),
     ("cancelJob", &[409]),
     ("pauseJob", &[409]),
     ("resumeJob", &[409]),
@@ -52,10 +55,11 @@ fn derived(path: &str, method: &str, operation: &Map<String, Value>, options: Op
     let header = |name: &str| parameters().any(|parameter| parameter.get("name") == Some(&json!(name)));
     let secured = operation.get("security").and_then(Value::as_array).is_some_and(|schemes| !schemes.is_empty());
     let in_api = path.starts_with("/api/");
-    let rules: [(bool, &[u16]); 9] = [
+    let rules: [(bool, &[u16]); 10] = [
         // unknown parameters are refused everywhere, as are heads that are too long
         (true, &[400, 414, 431, 500]),
         (secured, &[401, 403]),
+        (operation.contains_key(super::tiers::EXTENSION), &[403]),
         (takes("path"), &[404]),
         (operation.contains_key("requestBody"), &[408, 413, 415]),
         (header("Idempotency-Key"), &[409, 422]),

@@ -15,14 +15,17 @@
 //!
 //! An operation that can refuse with more than the rules of [`crate::openapi`] derive has a line in its table of extras.
 
+pub mod approvals;
 pub mod auth;
 pub mod discovery;
 pub mod jobs;
+pub mod licence;
 pub mod metrics;
 pub mod permission;
 pub mod queues;
 pub mod role;
 pub mod schedules;
+pub mod settings;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;
@@ -44,6 +47,9 @@ pub type Api = (
     jobs::control::JobControlApi,
     jobs::events::JobEventsApi,
     schedules::SchedulesApi,
+    approvals::ApprovalsApi,
+    settings::SettingsApi,
+    licence::LicenceApi,
     queues::QueuesApi,
 );
 
@@ -64,4 +70,6 @@ pub enum Tag {
     Jobs,
     /// Work that is begun by the clock.
     Schedules,
+    /// What somebody else must approve.
+    Approvals,
 }

@@ -8,7 +8,7 @@ use crate::{
     answer::{Created, Current, NoContent, expect_version},
     auth::{Caller, Principal, perm},
     context,
-    error::ApiError,
+    error::{ApiError, Code},
     idempotency::{Begun, Made, Once},
     page::{ListParams, Page, SortKey, Sorting},
     strict::Operations,
@@ -18,7 +18,7 @@ use input::{NewSchedule, SchedulePatch, checked};
 use keywright_entities::{clock, schedule, schedule_run};
 use keywright_jobs::{
     audit::{Event, EventType},
-    kinds,
+    kinds, settings,
     setup::{
         database::{Database, Write},
         ids,
@@ -31,8 +31,8 @@ use poem_openapi::{
     payload::Json,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter,
-    QuerySelect, Select,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, ModelTrait,
+    PaginatorTrait, QueryFilter, QuerySelect, Select,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -196,6 +196,7 @@ async fn create(
     let now = clock::micros(clock::now(&**write).await?);
     let row = new.into_row(ids::new(), caller.user_id, now);
     let row = checked(write, operations, caller, None, row, now).await?;
+    leave_room(write).await?;
     let row = row.into_active_model().insert(&**write).await?;
     event(EventType::ScheduleCreated, caller, &row).write(&**write).await?;
     let shown = view(&**write, row.clone()).await?;
@@ -209,6 +210,20 @@ async fn view(db: &impl ConnectionTrait, row: schedule::Model) -> Result<Schedul
 
 fn visible(backend: DbBackend, caller: &Principal, id: Uuid) -> Select<schedule::Entity> {
     schedule::visible(backend, &caller.visible(), caller.user_id).filter(schedule::Column::Id.eq(id))
+}
+
+/// What is there already goes on, however many the settings allow.
+async fn leave_room(write: &Write) -> Result<(), ApiError> {
+    // locked where there is a limit, so that those who add at the same time count each other
+    let Some(_) = settings::read(&**write).await?.limits.schedules else { return Ok(()) };
+    let row = keywright_entities::settings::row_locked(&**write).await?;
+    let Some(most) = settings::of(&row)?.limits.schedules else { return Ok(()) };
+    if schedule::Entity::find().count(&**write).await? < most {
+        return Ok(());
+    }
+    let detail =
+        format!("The settings allow {most} schedules, and there are as many. Remove one, or raise limits.schedules.");
+    Err(ApiError::new(Code::TooManySchedules, detail))
 }
 
 /// Nobody else changes or fires it before this transaction ends.

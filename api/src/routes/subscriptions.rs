@@ -19,8 +19,10 @@ use input::{NewSubscription, SubscriptionPatch};
 use keywright_entities::{asset, clock, job_subscription, scope::Scope, subscription, subscription_credential};
 use keywright_jobs::{
     audit::{Event, EventType},
+    domain::licence::Limit,
     egress::EgressGuard,
     kinds::discovery::publish,
+    licence::Licence,
     setup::{
         database::{Database, Write},
         ids,
@@ -47,6 +49,7 @@ pub struct SubscriptionsApi {
     /// Where addresses that users enter may lead.
     pub egress: Arc<EgressGuard>,
     pub sealing: Sealing,
+    pub licence: Arc<Licence>,
 }
 
 /// An account, project, tenant or machine.
@@ -163,7 +166,7 @@ impl SubscriptionsApi {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),
         };
-        match create(&write, &self.sealing, &caller, body.0, &self.egress).await {
+        match self.insert(&write, &caller, body.0).await {
             Ok(row) => {
                 let location = format!("/api/subscriptions/{}", row.id);
                 write.commit(Created::versioned(location, row.version, row.into())).await
@@ -266,21 +269,21 @@ impl SubscriptionsApi {
         event.write(&*write).await?;
         Ok(write.commit().await?)
     }
-}
 
-async fn create(
-    write: &Write,
-    sealing: &Sealing,
-    caller: &Principal,
-    new: NewSubscription,
-    egress: &EgressGuard,
-) -> Result<subscription::Model, ApiError> {
-    let (row, credential) = new.into_row(ids::new(), clock::now(&**write).await?, egress)?;
-    let external_id = row.external_id.clone();
-    let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
-    credential.store(&**write, sealing, &row).await?;
-    event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
-    Ok(row)
+    async fn insert(
+        &self,
+        write: &Write,
+        caller: &Principal,
+        new: NewSubscription,
+    ) -> Result<subscription::Model, ApiError> {
+        self.licence.admit(write, Limit::Subscriptions).await?;
+        let (row, credential) = new.into_row(ids::new(), clock::now(&**write).await?, &self.egress)?;
+        let external_id = row.external_id.clone();
+        let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
+        credential.store(&**write, &self.sealing, &row).await?;
+        event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
+        Ok(row)
+    }
 }
 
 /// The live subscription that the caller may see.

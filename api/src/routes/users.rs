@@ -5,7 +5,7 @@ mod input;
 use super::{Tag, role::Role};
 use crate::{
     answer::{Created, Current, Found, NoContent},
-    auth::{Caller, Identity, perm, users},
+    auth::{Caller, Identity, Principal, perm, users},
     error::ApiError,
     idempotency::{Begun, Made, Once},
     page::{ListParams, Page, SortKey, Sorting},
@@ -13,6 +13,7 @@ use crate::{
 };
 use input::{NewUser, UserPatch};
 use keywright_entities::{scope::Scope, user_account};
+use keywright_jobs::{domain::licence::Limit, licence::Licence, setup::database::Write};
 use poem_openapi::{
     Object, OpenApi,
     param::{Header, Path, Query},
@@ -90,12 +91,44 @@ static USERS: Sorting<user_account::Model> = Sorting {
 /// Users.
 pub struct UsersApi {
     identity: Arc<Identity>,
+    licence: Arc<Licence>,
 }
 
 impl UsersApi {
     #[must_use]
-    pub fn new(identity: Arc<Identity>) -> Self {
-        Self { identity }
+    pub fn new(identity: Arc<Identity>, licence: Arc<Licence>) -> Self {
+        Self { identity, licence }
+    }
+
+    async fn add(
+        &self,
+        write: &Write,
+        caller: &Principal,
+        new: users::NewUser,
+        password: &users::NewPassword,
+    ) -> Result<user_account::Model, ApiError> {
+        if new.enabled {
+            self.licence.admit(write, Limit::Users).await?;
+        }
+        users::create(write, caller, new, password).await
+    }
+
+    /// Whoever enables a user adds one.
+    async fn change(
+        &self,
+        write: &Write,
+        caller: &Principal,
+        id: Uuid,
+        if_match: Option<&str>,
+        change: &users::Change,
+    ) -> Result<user_account::Model, ApiError> {
+        if change.enabled == Some(true) {
+            self.licence.take_turn(write, Limit::Users).await?;
+            if user_account::by_id(&**write, id).await?.is_some_and(|user| user.disabled) {
+                self.licence.admit(write, Limit::Users).await?;
+            }
+        }
+        users::change(write, caller, id, if_match, change).await
     }
 }
 
@@ -142,7 +175,7 @@ impl UsersApi {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(replay.stored()),
         };
-        match users::create(&write, &caller, new, &password).await {
+        match self.add(&write, &caller, new, &password).await {
             Ok(row) => {
                 let (location, version) = (format!("/api/users/{}", row.id), row.version);
                 let shown = UserView::of(row, password.shown().as_ref());
@@ -184,7 +217,7 @@ impl UsersApi {
     ) -> Result<Current<UserView>, ApiError> {
         let change = body.0.into_change(&self.identity, id.0).await?;
         let write = self.identity.db.begin().await?;
-        match users::change(&write, &caller, id.0, if_match.0.as_deref(), &change).await {
+        match self.change(&write, &caller, id.0, if_match.0.as_deref(), &change).await {
             Ok(row) => {
                 write.commit().await?;
                 let password = change.password.and_then(users::NewPassword::shown);

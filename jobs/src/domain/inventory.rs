@@ -95,23 +95,33 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// Tag keys that name an owner, first match wins, whatever their case.
-const OWNER_KEYS: &[&str] = &["owner", "team", "contact"];
-/// Tag keys that name an environment.
-const ENVIRONMENT_KEYS: &[&str] = &["environment", "env", "stage"];
+/// The tags that tell whose an asset is and where it is used: the first key that it carries counts, whatever its case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TagKeys {
+    pub owner_keys: Vec<String>,
+    pub environment_keys: Vec<String>,
+}
+
+impl Default for TagKeys {
+    fn default() -> Self {
+        let keys = |keys: [&str; 3]| keys.map(str::to_owned).to_vec();
+        Self { owner_keys: keys(["owner", "team", "contact"]), environment_keys: keys(["environment", "env", "stage"]) }
+    }
+}
 
 impl Observed {
     /// Who looks after it, by its tags.
-    pub fn owner(&self) -> Option<&str> {
-        self.tagged(OWNER_KEYS)
+    pub fn owner(&self, keys: &TagKeys) -> Option<&str> {
+        self.tagged(&keys.owner_keys)
     }
 
     /// `production`, `staging`, …, by its tags.
-    pub fn environment(&self) -> Option<&str> {
-        self.tagged(ENVIRONMENT_KEYS)
+    pub fn environment(&self, keys: &TagKeys) -> Option<&str> {
+        self.tagged(&keys.environment_keys)
     }
 
-    fn tagged(&self, keys: &[&str]) -> Option<&str> {
+    fn tagged(&self, keys: &[String]) -> Option<&str> {
         keys.iter().find_map(|key| {
             self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
         })
@@ -131,7 +141,8 @@ pub enum Status {
 }
 
 /// Days before the end at which an asset becomes `critical` and `warning`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Thresholds {
     pub critical_days: i64,
     pub warning_days: i64,

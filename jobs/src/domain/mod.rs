@@ -2,5 +2,7 @@
 
 pub mod backoff;
 pub mod inventory;
+pub mod licence;
 pub mod permissions;
 pub mod schedule;
+pub mod settings;

@@ -62,6 +62,10 @@ permissions! {
     AuditRead = "audit:read": [Auditor, Admin];
     /// Manage users, and everybody's sessions and tokens.
     UsersManage = "users:manage": [Admin];
+    /// Read what waits for approval, and what became of it.
+    ApprovalsRead = "approvals:read": [Viewer, Auditor, Operator, Admin];
+    /// Approve and deny what somebody else asked for.
+    ApprovalsDecide = "approvals:decide": [Operator, Admin];
     /// Change settings.
     SettingsWrite = "settings:write": [Admin];
 }

@@ -4,6 +4,7 @@ pub mod discovery;
 pub mod noop;
 
 use crate::{
+    approvals,
     audit::{Actor, Event, EventType},
     context::Context,
     domain::permissions::Permission,
@@ -166,6 +167,7 @@ pub async fn ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(),
     for job in jobs.iter().filter(|job| job.kind == Scan::KIND) {
         discovery::scan::ended(db, job).await?;
     }
+    approvals::jobs_ended(db, jobs).await?;
     let events = jobs.iter().filter(|job| job.parent_id.is_none()).map(|job| {
         let outcome = if job.state == JobState::Failed { Outcome::Failure } else { Outcome::Success };
         event(EventType::JobEnded, job)

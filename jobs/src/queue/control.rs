@@ -128,7 +128,7 @@ async fn family(db: &impl ConnectionTrait, parent: Uuid, rest: bool) -> Result<b
 
 /// A held job is told, and rests when its attempt has stopped; a parent rests with its children.
 async fn rest_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, DbErr> {
-    const UNHELD: &str = "state = 'waiting', waiting_for = 'pause', resume_at = due_at, due_at = NULL, turn = NULL, over_limit = NULL, \
+    const UNHELD: &str = "state = 'waiting', waiting_for = 'pause', resume_at = COALESCE(due_at, resume_at), due_at = NULL, turn = NULL, over_limit = NULL, \
         epoch = epoch + 1,";
     const PARENT: &str = "state = 'waiting', waiting_for = 'pause',";
     let also = match (job.is_unheld(), job.lease_until) {
@@ -145,11 +145,15 @@ async fn rest_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, D
 
 async fn wake_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, DbErr> {
     let backend = db.get_database_backend();
-    // a retry that is not due yet waits on; where that is past, it is let into the line as any other
+    // a retry that is not due yet waits on; where that is past, it is let into the line as any other; what must still be approved
+    // rests on
     let unheld = format!(
-        "state = CASE WHEN resume_at > {{now}} AND error_code IS NOT NULL THEN 'waiting' ELSE {READY} END, \
-         waiting_for = CASE WHEN resume_at > {{now}} AND error_code IS NOT NULL THEN 'retry' ELSE {READY_WAITS} END, \
-         due_at = resume_at, resume_at = NULL, turn = NULL, epoch = epoch + 1,"
+        "state = CASE WHEN approval_id IS NOT NULL OR resume_at > {{now}} AND error_code IS NOT NULL THEN 'waiting' \
+           ELSE {READY} END, \
+         waiting_for = CASE WHEN approval_id IS NOT NULL THEN 'approval' \
+           WHEN resume_at > {{now}} AND error_code IS NOT NULL THEN 'retry' ELSE {READY_WAITS} END, \
+         due_at = CASE WHEN approval_id IS NULL THEN resume_at END, \
+         resume_at = CASE WHEN approval_id IS NOT NULL THEN resume_at END, turn = NULL, epoch = epoch + 1,"
     );
     let also = match (job.is_unheld(), job.lease_until) {
         (true, _) => unheld.as_str(),

@@ -9,6 +9,7 @@
 //! * [`lease`]: an attempt's hold on its job; [`renew`]: keeping it, on a thread of its own
 //! * [`outcome`]: how attempts end, and how a parent ends with its last child; `recorder`: several of them in one commit
 //! * `line`: the order in which jobs are claimed; [`limits`]: how many of a kind or a subscription may run
+//! * `approval`: jobs that rest until somebody else approves them
 //! * [`control`]: canceling a job, letting it rest and go on
 //! * [`wake`]: one source of news per process; [`wait`]: those who wait for a job
 //! * [`events`]: what happened to jobs, in order; [`feed`]: those who follow it
@@ -16,6 +17,7 @@
 //! * [`backend`]: the face that apalis sees; `places`: how many jobs a process holds
 //! * [`chaos`]: promises that a test build breaks on purpose
 
+pub(crate) mod approval;
 pub mod backend;
 pub mod chaos;
 pub mod claim;

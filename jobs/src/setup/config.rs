@@ -10,7 +10,7 @@ mod values;
 
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
 pub use sources::{Sources, Text, variable};
-pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LogFormat, MasterKeySource, MasterKeys};
+pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LicenceKey, LogFormat, MasterKeySource, MasterKeys};
 
 use crate::{queue::limits::Limits, retention::Retention};
 use ipnet::IpNet;
@@ -53,6 +53,10 @@ pub struct Config {
     master_key_kms: Option<Kms>,
     master_key_previous: Option<MasterKeySource>,
     pub admin_password: Option<SecretString>,
+    /// Where the licence is; only together with the key.
+    pub licence_file: Option<PathBuf>,
+    /// The licence issuer's key; `None` = nothing is gated.
+    pub licence_public_key: Option<LicenceKey>,
     /// Jobs that a worker runs at once.
     pub worker_concurrency: usize,
     pub worker_labels: Vec<String>,
@@ -136,6 +140,8 @@ impl Config {
             master_key_kms: None,
             master_key_previous: None,
             admin_password: None,
+            licence_file: None,
+            licence_public_key: None,
             worker_concurrency: machine.cores.saturating_mul(4).max(1),
             worker_labels: vec![machine.host_name.clone()],
             limits: Limits::default(),
@@ -156,7 +162,7 @@ impl Config {
             gcp_endpoint: None,
             azure_vault_endpoint: None,
             shutdown_grace: Duration::from_secs(10),
-            retention: Retention { days: 30, kinds: BTreeMap::new() },
+            retention: Retention { days: 30, kinds: BTreeMap::new(), by_settings: true },
         }
     }
 
@@ -320,6 +326,14 @@ fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
             "KEYWRIGHT_MASTER_KEY",
             "is given in more than one way (KEYWRIGHT_MASTER_KEY, KEYWRIGHT_MASTER_KEY_FILE, KEYWRIGHT_MASTER_KEY_KMS), and only \
              one key can be in force; keep one of them",
+        ));
+    }
+    let key_given = KEYS.iter().any(|key| key.name == "KEYWRIGHT_LICENCE_PUBLIC_KEY" && sources.get(key).is_some());
+    if config.licence_file.is_some() && !key_given {
+        found.push(problem(
+            "KEYWRIGHT_LICENCE_FILE",
+            "is given without KEYWRIGHT_LICENCE_PUBLIC_KEY, and only the issuer's key tells whether a licence is genuine; give \
+             the key, or remove the file: without either nothing is gated",
         ));
     }
     // One that was given but is malformed has its own problem already.

@@ -52,11 +52,13 @@ pub(super) async fn events(database: &Database, event_type: &str) -> u64 {
 
 /// How to ask each operation that creates for the same thing, and for another.
 fn samples(ended: &str) -> BTreeMap<&'static str, (String, [Value; 2])> {
+    let user = |name| json!({"name": name, "role": "viewer", "password": "a long enough one for this"});
     let schedule = |name| json!({"name": name, "cron": "30 2 * * *", "kind": "discovery.scan"});
     [
         ("createSchedule", ("/api/schedules".to_owned(), ["a", "b"].map(schedule))),
         ("retryJob", (format!("/api/jobs/{ended}/retry"), ["all", "failed"].map(|scope| json!({"scope": scope})))),
         ("createSubscription", (SUBSCRIPTIONS.to_owned(), [subscription("two"), subscription("three")])),
+        ("createUser", ("/api/users".to_owned(), ["ada", "bob"].map(user))),
         ("createToken", ("/api/tokens".to_owned(), ["a", "b"].map(|name| json!({"name": name, "role": "viewer"})))),
         ("startScan", (SCAN.to_owned(), [json!({"onConflict": "queue"}), json!({"mode": "force"})])),
     ]

@@ -1,5 +1,6 @@
 //! The facade as its clients meet it, on each database.
 
+mod approvals;
 mod assets;
 mod browser;
 mod control;
@@ -12,6 +13,7 @@ mod hardening;
 mod idempotency;
 mod jobs;
 mod keys;
+mod licence;
 mod logins;
 mod oddities;
 mod outage;
@@ -22,6 +24,7 @@ mod restricted;
 mod roles;
 mod scans;
 mod schedules;
+mod settings;
 mod streams;
 mod subscriptions;
 mod tokens;

@@ -38,7 +38,7 @@ pub async fn flood(url: &str, logins: u32, every: Duration) -> Told {
 }
 
 async fn log_in(client: Client, url: String, number: u32) -> u16 {
-    let name = if number % 2 == 0 { "admin".to_owned() } else { format!("nobody-{number}") };
+    let name = if number.is_multiple_of(2) { "admin".to_owned() } else { format!("nobody-{number}") };
     let body = json!({"username": name, "password": PASSWORD});
     let answer = client.post(format!("{url}/api/auth/login")).json(&body).send().await.expect("an answer");
     let after = answer.headers().get("retry-after").is_some_and(|value| value.to_str().is_ok_and(|text| text != "0"));

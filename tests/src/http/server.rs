@@ -1,25 +1,32 @@
-//! One facade behind a port of its own.
+//! One facade of an instance.
 
-use super::{ADMIN_PASSWORD, SILENCE, shifted};
-use crate::app::{PATIENCE, sealing};
-use chrono::TimeDelta;
+use super::{ADMIN_PASSWORD, Shift, shifted};
+use crate::{
+    app::{PATIENCE, sealing},
+    licence::Terms,
+};
 use keywright_api::{
     auth::{Identity, Settings, bootstrap},
     routes::jobs::events::Pace,
     server::Listening,
     service::{self, Parts, Surroundings},
 };
-use keywright_jobs::setup::database::Database;
+use keywright_jobs::{licence::Licence, setup::database::Database};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::Arc,
+    time::Duration,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// A worker that was not seen for this long does not count as live.
+const SILENCE: Duration = Duration::from_secs(16);
+
 /// One facade, as one process serves it. Its drop stops it.
 pub struct Server {
     pub address: SocketAddr,
+    pub licence: Arc<Licence>,
     pub(super) stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -29,8 +36,9 @@ impl Server {
         database: Database,
         listen: IpAddr,
         edge: Surroundings,
-        shift: &Arc<Mutex<TimeDelta>>,
+        shift: &Shift,
         pace: Pace,
+        terms: Option<Terms>,
     ) -> Self {
         let stop = CancellationToken::new();
         let sealing = sealing(&database).await;
@@ -38,11 +46,14 @@ impl Server {
         let settings = Settings { cookie_secure: false, ..Settings::default() };
         let identity = Identity::start(database.clone(), &sealing, clock.clone(), settings).await.expect("an identity");
         bootstrap::first_admin(&database, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.expect("an admin");
+        let (key, file) = (terms.as_ref().map(|terms| terms.key), terms.and_then(|terms| terms.file));
+        let licence = Arc::new(Licence::open(key, file, database.clone(), clock.clone()).await.expect("a licence"));
         let parts = Parts {
             database,
             identity,
             sealing,
             clock,
+            licence: Arc::clone(&licence),
             worker_silence: SILENCE,
             listen,
             edge,
@@ -54,7 +65,7 @@ impl Server {
         let listening = Listening::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listening.address();
         let serving = tokio::spawn(listening.serve(endpoint, stop.clone(), PATIENCE));
-        Self { address, stop, serving }
+        Self { address, licence, stop, serving }
     }
 }
 

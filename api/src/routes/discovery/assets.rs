@@ -17,7 +17,7 @@ use crate::{
 use filter::{AssetFilter, Removed};
 use keywright_entities::asset;
 use keywright_jobs::{
-    domain::inventory::Thresholds,
+    settings::Live,
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
@@ -33,6 +33,7 @@ use vaults::VaultView;
 pub struct AssetsApi {
     pub database: Database,
     pub clock: Clock,
+    pub settings: Live,
 }
 
 /// A sort key of a column of the asset's row.
@@ -121,24 +122,24 @@ impl AssetsApi {
             removed: removed.0.unwrap_or_default(),
             seen_by: seen_by.0,
         };
-        let now = self.clock.now();
-        let select = filter.select(&caller.visible(), self.database.backend(), Thresholds::default(), now)?;
+        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
+        let select = filter.select(&caller.visible(), self.database.backend(), thresholds, now)?;
         let slice = list.fetch(select, &ASSETS, self.database.reader()).await?;
-        Ok(Json(slice.into_page(|row| AssetView::new(row, Thresholds::default(), now))))
+        Ok(Json(slice.into_page(|row| AssetView::new(row, thresholds, now))))
     }
 
     /// Get an asset
     #[oai(path = "/api/assets/discovery/assets/:id", method = "get", operation_id = "getAsset")]
     async fn get(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Json<AssetView>, ApiError> {
         let select = AssetFilter { removed: Removed::Any, ..AssetFilter::default() };
-        let now = self.clock.now();
+        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
         let found = select
-            .select(&caller.visible(), self.database.backend(), Thresholds::default(), now)?
+            .select(&caller.visible(), self.database.backend(), thresholds, now)?
             .filter(asset::Column::Id.eq(id.0))
             .one(self.database.reader())
             .await?;
         let row = found.ok_or_else(|| ApiError::not_found("asset"))?;
-        Ok(Json(AssetView::new(row, Thresholds::default(), now)))
+        Ok(Json(AssetView::new(row, thresholds, now)))
     }
 
     /// List vaults
@@ -157,10 +158,8 @@ impl AssetsApi {
         sort: Query<Option<String>>,
     ) -> Result<Json<Page<VaultView>>, ApiError> {
         let _ = sort;
-        let now = self.clock.now();
+        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
         let visible = caller.visible();
-        vaults::page(&self.database, list, &visible, subscription.0, provider.0, Thresholds::default(), now)
-            .await
-            .map(Json)
+        vaults::page(&self.database, list, &visible, subscription.0, provider.0, thresholds, now).await.map(Json)
     }
 }

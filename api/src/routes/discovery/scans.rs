@@ -27,9 +27,9 @@ use chrono::Duration;
 use input::{StartScan, unknown};
 use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope, types::Trigger};
 use keywright_jobs::{
-    domain::inventory::Thresholds,
     kinds::discovery::request::{self, ScanRefused},
     queue::wait::Waiters,
+    settings::Live,
     setup::{clock::Clock, database::Database},
 };
 use poem_openapi::{
@@ -52,6 +52,7 @@ pub struct ScansApi {
     pub database: Database,
     pub waiters: Waiters,
     pub clock: Clock,
+    pub settings: Live,
 }
 
 /// One look at the subscriptions. Its id is that of its job.
@@ -287,7 +288,7 @@ impl ScansApi {
         let ids: Vec<Uuid> = slice.rows.iter().map(|version| version.asset_id).collect();
         let rows = asset::Entity::find().filter(asset::Column::Id.is_in(ids)).all(self.database.reader()).await?;
         let assets: HashMap<Uuid, asset::Model> = rows.into_iter().map(|asset| (asset.id, asset)).collect();
-        let now = self.clock.now();
+        let (now, settings) = (self.clock.now(), self.settings.current().await?);
         let pairs = slice.rows.into_iter().filter_map(|version| Some((assets.get(&version.asset_id)?, version)));
         let slice = Slice {
             rows: pairs.collect::<Vec<_>>(),
@@ -298,7 +299,7 @@ impl ScansApi {
         Ok(Json(slice.into_page(|(asset, version)| {
             let made_here = version.scan_id == Some(scan.id);
             let change = if made_here { version.change.into() } else { Change::Unchanged };
-            ScanResult { change, asset: view_of_version(asset, &version, Thresholds::default(), now) }
+            ScanResult { change, asset: view_of_version(asset, &version, &settings, now) }
         })))
     }
 }

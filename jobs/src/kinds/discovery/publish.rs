@@ -10,7 +10,7 @@ use super::{refusal, scope::Checkpoint};
 use crate::{
     audit::Event,
     context::Context,
-    domain::inventory::{Page, ProviderKind, ScopeId, Warning},
+    domain::inventory::{Page, ProviderKind, ScopeId, TagKeys, Warning},
     egress,
     job::JobError,
     queue::outcome::sum_counts,
@@ -27,7 +27,7 @@ use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 use prepared::{Prepared, prepare};
-use rows::{row, version_row};
+use rows::{row, version_row, whose};
 
 /// Rows in one statement: 500 × 32 columns stay below SQLite's 32,766 values.
 const BATCH: usize = 500;
@@ -40,6 +40,8 @@ pub struct Place {
     pub subscription: Uuid,
     pub provider: ProviderKind,
     pub scope: ScopeId,
+    /// By which tags the settings tell owner and environment.
+    pub tags: TagKeys,
 }
 
 /// Publishes page `number` of a listing; returns how many assets the listing has found so far.
@@ -86,7 +88,9 @@ async fn publish(
             Some(before) if before.last_scan_id == place.scan && before.last_seen_at >= since => {}
             Some(before) if before.content_hash == *hash && before.removed_at.is_none() => {
                 tally.unchanged += 1;
-                if before.last_accessed_at == observed.last_accessed_at {
+                // no change of the asset, but of what its row tells: its last use, or by which tags owners are told
+                let told = (before.owner.clone(), before.environment.clone()) == whose(place, observed);
+                if told && before.last_accessed_at == observed.last_accessed_at {
                     write.seen.push(before.id);
                 } else {
                     write.changed.push(row(

@@ -6,6 +6,7 @@ use crate::{
     domain::inventory::{Page, ScopeId},
     job::{Done, Job, JobError},
     provider::{Inventory, ProviderError},
+    settings,
 };
 use chrono::{DateTime, Utc};
 use keywright_entities::{job, subscription};
@@ -54,6 +55,7 @@ impl Job for ScopeListing {
             subscription: subscription.id,
             provider: subscription.provider,
             scope: self.scope.clone(),
+            tags: settings::read(context.database.reader()).await?.tags,
         });
         let checkpoint = Checkpoint::of(&context.job);
         if !checkpoint.listed {

@@ -1,4 +1,6 @@
 //! The one list of settings.
+//!
+//! Long because each setting is its row here and nowhere else.
 
 use super::{
     Config, LONGEST_GRACE,
@@ -6,7 +8,7 @@ use super::{
         by_kind, http_url, joined, label, limit, list, log_filter, log_format, master_key, number, parsed,
         previous_key, shown_by_kind, to,
     },
-    values::{DatabaseUrl, LogFormat, MASK, origin, proxy},
+    values::{DatabaseUrl, LicenceKey, LogFormat, MASK, origin, proxy},
 };
 use keywright_stores::kms::WrongName;
 use std::{path::PathBuf, time::Duration};
@@ -162,6 +164,24 @@ pub const KEYS: &[Key] = &[
         show: |c| c.admin_password.as_ref().map(|_| MASK.to_owned()),
     },
     Key {
+        name: "KEYWRIGHT_LICENCE_PUBLIC_KEY",
+        meaning: "the licence issuer's Ed25519 public key, as PEM or base64; without one nothing is gated",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.licence_public_key, Some(text.parse::<LicenceKey>()?)),
+        show: |c| c.licence_public_key.map(|key| key.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_LICENCE_FILE",
+        meaning: "the licence, looked at again every minute; with a key and without a licence the tier is STARTER",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.licence_file, Some(PathBuf::from(text))),
+        show: |c| c.licence_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_WORKER_CONCURRENCY",
         meaning: "jobs that one worker runs at once, 1 to 1024",
         default: "cores × 4",
@@ -217,11 +237,14 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "KEYWRIGHT_RETENTION_JOBS_DAYS",
-        meaning: "days for which ended jobs, their scans and schedules' runs are kept, up to 36500; 0 = for ever",
+        meaning: "days for which ended jobs, their scans and schedules' runs are kept, up to 36500; 0 = for ever; where it is not given, the setting `retention.jobsDays` goes before the default",
         default: "30",
         secret: false,
         used_by: UsedBy::Worker,
-        set: |c, text| to(&mut c.retention.days, number(text, 0..=36500)?),
+        set: |c, text| {
+            c.retention.by_settings = false;
+            to(&mut c.retention.days, number(text, 0..=36500)?)
+        },
         show: |c| Some(c.retention.days.to_string()),
     },
     Key {

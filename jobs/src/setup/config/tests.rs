@@ -58,6 +58,8 @@ fn every_setting_can_be_given_and_is_shown_as_given() {
         ("KEYWRIGHT_LISTEN", "[::1]:9000"),
         ("KEYWRIGHT_WORKER_LISTEN", "0.0.0.0:9001"),
         ("KEYWRIGHT_WORKER_METRICS_OPEN", "true"),
+        ("KEYWRIGHT_LICENCE_PUBLIC_KEY", KEY),
+        ("KEYWRIGHT_LICENCE_FILE", "/etc/keywright/licence.jwt"),
         ("KEYWRIGHT_WORKER_CONCURRENCY", "7"),
         ("KEYWRIGHT_WORKER_LABELS", "forge,dmz"),
         ("KEYWRIGHT_KIND_LIMITS", "discovery.scan=2,discovery.scope=8"),
@@ -129,6 +131,8 @@ fn each_bad_value_is_refused() {
         ("KEYWRIGHT_DB_POOL", "1"),
         ("KEYWRIGHT_LISTEN", "127.0.0.1"),
         ("KEYWRIGHT_WORKER_LISTEN", "on"),
+        ("KEYWRIGHT_LICENCE_PUBLIC_KEY", "AAEC"),
+        ("KEYWRIGHT_LICENCE_PUBLIC_KEY", "hunter2!"),
         ("KEYWRIGHT_WORKER_CONCURRENCY", "-1"),
         ("KEYWRIGHT_WORKER_LABELS", "a b"),
         ("KEYWRIGHT_KIND_LIMITS", "discovery.scope"),
@@ -271,4 +275,20 @@ fn the_documented_table_is_the_one_of_the_code() {
     let (documented, _) = rest.split_once("<!-- /settings -->").unwrap();
     let table = markdown_table();
     assert!(documented == table, "replace the table of docs/OPERATIONS.md with:\n\n{table}");
+}
+
+#[test]
+fn the_key_of_licences_comes_in_every_form_that_openssl_gives_it() {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n-----END PUBLIC KEY-----\n";
+    let body = "MCowBQYDK2VwAyEAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    for text in [pem, body, KEY, KEY.trim_end_matches('=')] {
+        let loaded = load(&[("KEYWRIGHT_LICENCE_PUBLIC_KEY", text)]).unwrap();
+        assert_eq!(loaded.config.licence_public_key.map(|key| key.to_string()).as_deref(), Some(KEY), "{text}");
+    }
+    let without = load(&[("KEYWRIGHT_LICENCE_FILE", "licence.jwt")]);
+    assert_eq!(wrong_names(without), ["KEYWRIGHT_LICENCE_FILE"]);
+    let wrong =
+        load(&[("KEYWRIGHT_LICENCE_FILE", "licence.jwt"), ("KEYWRIGHT_LICENCE_PUBLIC_KEY", "hunter2")]).unwrap_err();
+    assert!(!wrong.to_string().contains("hunter2"));
+    assert_eq!(wrong.0.len(), 1);
 }

@@ -1,5 +1,9 @@
 //! The types of settings that are more than a number or a path.
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
 use ipnet::IpNet;
 use keywright_stores::kms::Kms;
 use secrecy::{ExposeSecret, SecretString};
@@ -52,6 +56,43 @@ pub enum LogFormat {
 pub enum DatabaseKind {
     Sqlite,
     Postgres,
+}
+
+/// An Ed25519 public key. Shown in base64: it is public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LicenceKey([u8; 32]);
+
+impl LicenceKey {
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for LicenceKey {
+    type Err = String;
+
+    /// Takes what `openssl pkey -pubout` writes, its base64 alone, or the 32 bytes in base64. The error does not repeat the text:
+    /// it may be the private key.
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// What comes before the 32 bytes in a SubjectPublicKeyInfo (RFC 8410).
+        const HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let wrong = || {
+            "is not an Ed25519 public key in PEM or base64; `openssl pkey -in private.pem -pubout` shows the one of a private \
+             key"
+            .to_owned()
+        };
+        let body = text.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect::<String>();
+        let body = body.trim_end_matches('=').replace('-', "+").replace('_', "/");
+        let bytes = STANDARD_NO_PAD.decode(body).map_err(|_| wrong())?;
+        let key = bytes.strip_prefix(&HEAD).unwrap_or(&bytes);
+        key.try_into().map(Self).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for LicenceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
 }
 
 /// The database's URL. `Debug` and `Display` mask the password.

@@ -6,7 +6,10 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use keywright_entities::{asset, asset_version};
-use keywright_jobs::domain::inventory::{CertificateFacts, Observed, Thresholds};
+use keywright_jobs::domain::{
+    inventory::{CertificateFacts, Observed, Thresholds},
+    settings::Settings,
+};
 use poem_openapi::{Object, types::Any};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -124,13 +127,13 @@ impl AssetView {
 pub fn view_of_version(
     asset: &asset::Model,
     version: &asset_version::Model,
-    thresholds: Thresholds,
+    settings: &Settings,
     now: DateTime<Utc>,
 ) -> AssetView {
     let mut row = asset.clone();
     if let Ok(seen) = serde_json::from_value::<Observed>(version.content.clone()) {
-        row.owner = seen.owner().map(str::to_owned);
-        row.environment = seen.environment().map(str::to_owned);
+        row.owner = seen.owner(&settings.tags).map(str::to_owned);
+        row.environment = seen.environment(&settings.tags).map(str::to_owned);
         row.name = seen.name;
         row.vault = seen.vault;
         row.enabled = seen.enabled;
@@ -144,5 +147,5 @@ pub fn view_of_version(
         row.certificate = seen.certificate.map(|facts| json!(facts));
         row.attributes = Value::Object(seen.attributes);
     }
-    AssetView::new(row, thresholds, now)
+    AssetView::new(row, settings.thresholds, now)
 }

@@ -23,6 +23,7 @@ pub(super) fn row(
     now: DateTime<Utc>,
     version: i64,
 ) -> asset::ActiveModel {
+    let (owner, environment) = whose(place, observed);
     asset::ActiveModel {
         id: Set(id),
         subscription_id: Set(place.subscription),
@@ -46,8 +47,8 @@ pub(super) fn row(
         last_seen_at: Set(now),
         removed_at: Set(None),
         stale: Set(false),
-        owner: Set(observed.owner().map(|owner| identifying(owner).into_owned())),
-        environment: Set(observed.environment().map(str::to_owned)),
+        owner: Set(owner),
+        environment: Set(environment),
         tags: Set(json!(observed.tags)),
         certificate: Set(observed.certificate.as_ref().map(|facts| json!(facts))),
         attributes: Set(Json::Object(observed.attributes.clone())),
@@ -55,6 +56,12 @@ pub(super) fn row(
         version: Set(version),
         last_scan_id: Set(place.scan),
     }
+}
+
+/// The asset's owner and environment, by the tags that tell them now.
+pub(super) fn whose(place: &Place, observed: &Observed) -> (Option<String>, Option<String>) {
+    let owner = observed.owner(&place.tags).map(|owner| identifying(owner).into_owned());
+    (owner, observed.environment(&place.tags).map(str::to_owned))
 }
 
 pub(super) fn version_row(
