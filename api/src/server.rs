@@ -30,7 +30,7 @@ use crate::strict::BodyPatience;
 
 /// Beyond these hyper refuses by itself, without a body; below them [`crate::strict`] does, in the one shape.
 const MAX_HEADERS: usize = 256;
-const MAX_BUFFER: usize = 64 << 10;
+const MAX_BUFFER: usize = 2 << 20;
 /// After an accept that failed, as it does when files run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -27,11 +27,11 @@ const UP: &[&str] = &[
      FROM (SELECT 1 AS priority UNION ALL SELECT 0 UNION ALL SELECT -1) AS p",
     "DROP INDEX job_aside_turn",
     "DROP INDEX job_running",
-    "CREATE INDEX job_running ON job (worker_id) WHERE lease_until IS NOT NULL",
+    "CREATE INDEX job_held ON job (worker_id) WHERE lease_until IS NOT NULL",
 ];
 
 const DOWN: &[&str] = &[
-    "DROP INDEX job_running",
+    "DROP INDEX job_held",
     "CREATE INDEX job_running ON job (priority, turn) WHERE lease_until IS NOT NULL",
     "CREATE INDEX job_aside_turn ON job (priority, turn) WHERE over_limit IS NOT NULL",
 ];

@@ -141,6 +141,7 @@ impl Forge {
             ("duplicate alg", self.text(&twice(&header, r#""alg":"none""#), &claims), INVALID),
             ("bad UTF-8", bad_utf8(b"{\"iss\":\"\xff\xfe\"}"), INVALID),
             ("200 kilobytes of claims", self.claimed(json!({"jti": "x".repeat(200_000)})), INVALID),
+            ("a megabyte of claims", self.claimed(json!({"jti": "x".repeat(1 << 20)})), INVALID),
             ("200 kilobytes of signature", format!("{message}.{}", "A".repeat(200_000)), INVALID),
             ("a refresh token", refresh.to_owned(), INVALID),
             ("no token of ours", "Zm9vYmFyYmF6.Zm9vYmFyYmF6.Zm9vYmFyYmF6".to_owned(), INVALID),
@@ -235,9 +236,6 @@ async fn nothing_but_our_own_tokens_in_their_time_is_accepted(database: TestData
         let problem: Value = answer.json().await.unwrap();
         assert_eq!((problem["code"].as_str(), problem["status"].as_i64()), (Some(*code), Some(401)), "{what}: {shown}");
     }
-    // a head that is longer than any that is read is refused by the server itself, before there is a request
-    let megabyte = forge.claimed(json!({"jti": "x".repeat(1 << 20)}));
-    assert_eq!(me(&megabyte).await.status(), 431);
     // as a cookie, and beside another header, it is no better
     for (what, token, _) in attacks.iter().filter(|(_, token, _)| token.len() < 4096) {
         let cookie = client.get(format!("{url}/api/auth/me")).header("Cookie", format!("__Host-keywright={token}"));
