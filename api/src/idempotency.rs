@@ -4,7 +4,7 @@
 //! in the same transaction. There is no other way to answer 201 or 202 with [`crate::answer::Created`] or
 //! [`crate::answer::Accepted`], and the document shows the header wherever [`Made`] is answered.
 //!
-//! ```ignore
+//! ```text
 //! async fn create(&self, caller: Caller<perm::…>, once: Once, body: Json<New>) -> Result<Made<Created<View>>, ApiError> {
 //!     let write = match once.begin(&self.database).await? {
 //!         Begun::New(write) => write,

@@ -1,7 +1,7 @@
 //! Four eyes: what one person asks for and another must approve before it is done.
 //!
 //! An action asks with [`request`] in its own transaction. If it is a job, that rests until the decision and comes into the line in
-//! the transaction of the approval; if it has none, [`decide`] does it there ([`carry_out`] lists those). Nobody decides what they
+//! the transaction of the approval; if it has none, [`decide`] does it there (`carry_out` lists those). Nobody decides what they
 //! asked for themselves, through whichever of their tokens. What nobody decides within [`LIFE`] is over, and its job is canceled.
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Where sealed values are kept: every table that has them, so that a new key-encryption key reaches them all.
 //!
-//! A new one is a function for its [`Binding`] and a line in [`visit`]; a test compares the list with the schema.
+//! A new one is a function for its [`Binding`] and a line in `visit`; a test compares the list with the schema.
 
 use super::envelope::Binding;
 use keywright_entities::{sealing_canary, signing_key, subscription_credential};
