@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conformance::Conformance;
 use crate::edge::{Edge, RequestIds};
 use crate::error::ApiError;
-use crate::idempotency::InFlight;
+use crate::idempotency::{FingerprintKey, InFlight};
 use crate::page::CursorKey;
 use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::{docs, openapi};
@@ -27,6 +27,8 @@ use crate::{docs, openapi};
 pub struct Options {
     /// Signs cursors; derived from the instance's master key.
     pub cursor_key: CursorKey,
+    /// Names what requests with an idempotency key ask for; derived likewise.
+    pub fingerprint_key: FingerprintKey,
     /// Makes request ids.
     pub request_ids: RequestIds,
     /// Asked in order before the input of an operation is looked at.
@@ -64,7 +66,7 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let router = docs::pages(&document).nest_no_strip("/", service.into_endpoint());
     let mut gates: Vec<Arc<dyn Gate>> = vec![Arc::new(options.draining.clone())];
     gates.extend(options.gates);
-    let inner = StrictInput::new(Arc::clone(&operations), gates, router)
+    let inner = StrictInput::new(Arc::clone(&operations), gates, options.fingerprint_key, router)
         .data(operations)
         .data(options.cursor_key)
         .data(options.draining)

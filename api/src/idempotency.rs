@@ -22,7 +22,7 @@ mod in_flight;
 mod pruning;
 mod stored;
 
-pub use self::fingerprint::Fingerprint;
+pub use self::fingerprint::{Fingerprint, FingerprintKey};
 pub use self::in_flight::InFlight;
 pub use self::pruning::prune;
 pub use self::stored::{Made, Replay};

@@ -6,7 +6,7 @@ use crate::{
     client_address::TrustedProxies,
     cors::Cors,
     front::Front,
-    idempotency,
+    idempotency::{self, FingerprintKey},
     licence::LicenceGate,
     limits::{LimitGate, RateLimits, Rule},
     openapi,
@@ -158,6 +158,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     );
     let options = app::Options {
         cursor_key: CursorKey::new(&*sealing.derive("cursor")?),
+        fingerprint_key: FingerprintKey::new(&*sealing.derive("idempotency")?),
         request_ids: Arc::new(|| ids::new().to_string()),
         gates: vec![gate, Arc::new(LicenceGate(licence))],
         draining: Draining(draining),

@@ -26,7 +26,7 @@ pub(crate) use self::report::problems;
 pub(crate) use self::schema::{Members, compile, resolve};
 use crate::context::RequestContext;
 use crate::error::ApiError;
-use crate::idempotency::{Fingerprint, KEY};
+use crate::idempotency::{Fingerprint, FingerprintKey, KEY};
 
 /// Most bytes of a body: 1 MiB.
 pub const MAX_BODY: usize = 1 << 20;
@@ -55,12 +55,13 @@ pub trait Gate: Send + Sync {
 pub struct StrictInput<E> {
     operations: Arc<Operations>,
     gates: Vec<Arc<dyn Gate>>,
+    fingerprints: FingerprintKey,
     inner: E,
 }
 
 impl<E> StrictInput<E> {
-    pub fn new(operations: Arc<Operations>, gates: Vec<Arc<dyn Gate>>, inner: E) -> Self {
-        Self { operations, gates, inner }
+    pub fn new(operations: Arc<Operations>, gates: Vec<Arc<dyn Gate>>, fingerprints: FingerprintKey, inner: E) -> Self {
+        Self { operations, gates, fingerprints, inner }
     }
 
     async fn turn_away(&self, request: &Request) -> Result<(), ApiError> {
@@ -99,7 +100,7 @@ impl<E> StrictInput<E> {
             None => Sent::Nothing,
         };
         if operation.takes_key && request.headers().contains_key(KEY) {
-            let fingerprint = Fingerprint::of(request.uri().query(), &sent);
+            let fingerprint = Fingerprint::of(&self.fingerprints, request.uri().query(), &sent);
             request.extensions_mut().insert(fingerprint);
         }
         Ok(())

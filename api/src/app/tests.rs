@@ -17,6 +17,7 @@ fn options() -> Options {
     let count = AtomicU32::new(0);
     Options {
         cursor_key: CursorKey::new(b"test"),
+        fingerprint_key: crate::idempotency::FingerprintKey::new(b"test"),
         request_ids: Arc::new(move || format!("made-{}", count.fetch_add(1, Ordering::Relaxed))),
         gates: Vec::new(),
         draining: Draining::default(),

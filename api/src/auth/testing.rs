@@ -102,6 +102,7 @@ impl Rig {
         bootstrap::first_admin(&db, &identity.passwords, Some(&ADMIN_PASSWORD.into())).await.unwrap();
         let options = app::Options {
             cursor_key: CursorKey::new(b"test"),
+            fingerprint_key: crate::idempotency::FingerprintKey::new(b"test"),
             request_ids: Arc::new(|| ids::new().to_string()),
             gates: vec![Arc::new(IdentityGate(Arc::clone(&identity)))],
             draining: app::Draining::default(),

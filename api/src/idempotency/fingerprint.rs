@@ -2,13 +2,28 @@
 //!
 //! A body in JSON counts by its value: white space, the order of members, escapes and the spelling of numbers (`1`, `1.0`, `1e0`)
 //! do not matter. A member that is `null` is not the same as one that is absent. Any other body counts by its bytes.
+//!
+//! It is kept for a day, and bodies may hold passwords: without the instance's key nobody can try which body it stands for.
 
 use crate::strict::Sent;
+use aws_lc_rs::hmac;
 use serde_json::{Number, Value};
 use url::form_urlencoded;
 
 /// Numbers up to here are exact as 64-bit floats (RFC 8785, 3.2.2.3).
 const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The same in all API processes of an instance.
+#[derive(Clone)]
+pub struct FingerprintKey(hmac::Key);
+
+impl FingerprintKey {
+    /// `secret` is key material of any length, 32 bytes as a rule.
+    #[must_use]
+    pub fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+}
 
 /// Names what a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +31,7 @@ pub struct Fingerprint(String);
 
 impl Fingerprint {
     /// Of a query and a body.
-    pub fn of(query: Option<&str>, sent: &Sent) -> Self {
+    pub fn of(key: &FingerprintKey, query: Option<&str>, sent: &Sent) -> Self {
         let mut pairs: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
         // among equal names the order is the client's
         pairs.sort_by(|one, other| one.0.cmp(&other.0));
@@ -30,7 +45,8 @@ impl Fingerprint {
             }
             Sent::Bytes(bytes) => (b"bytes", bytes),
         };
-        Self(super::name(&[query.as_bytes(), kind, body]))
+        let name = super::name(&[query.as_bytes(), kind, body]);
+        Self(hex::encode(hmac::sign(&key.0, name.as_bytes())))
     }
 
     pub fn as_str(&self) -> &str {
@@ -78,8 +94,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn key() -> FingerprintKey {
+        FingerprintKey::new(b"test")
+    }
+
+    #[test]
+    fn another_key_gives_another_name() {
+        let of = |secret: &[u8]| Fingerprint::of(&FingerprintKey::new(secret), Some("a=1"), &Sent::Nothing);
+        assert_eq!(of(b"one"), of(b"one"));
+        assert_ne!(of(b"one"), of(b"two"));
+    }
+
     fn of(body: &str) -> Fingerprint {
-        Fingerprint::of(None, &Sent::Json(serde_json::from_str(body).unwrap()))
+        Fingerprint::of(&key(), None, &Sent::Json(serde_json::from_str(body).unwrap()))
     }
 
     #[test]
@@ -125,17 +152,17 @@ mod tests {
                 assert_ne!(of(one), of(other), "{one} {other}");
             }
         }
-        let nothing = Fingerprint::of(None, &Sent::Nothing);
+        let nothing = Fingerprint::of(&key(), None, &Sent::Nothing);
         assert_ne!(nothing, of("null"));
-        assert_ne!(nothing, Fingerprint::of(None, &Sent::Bytes(Vec::new())));
-        assert_ne!(of("1"), Fingerprint::of(None, &Sent::Bytes(b"1".to_vec())));
+        assert_ne!(nothing, Fingerprint::of(&key(), None, &Sent::Bytes(Vec::new())));
+        assert_ne!(of("1"), Fingerprint::of(&key(), None, &Sent::Bytes(b"1".to_vec())));
     }
 
     #[test]
     fn the_query_counts_but_not_the_order_of_its_names() {
-        let of = |query| Fingerprint::of(Some(query), &Sent::Nothing);
+        let of = |query| Fingerprint::of(&key(), Some(query), &Sent::Nothing);
         assert_eq!(of("a=1&b=2"), of("b=2&a=1"));
-        assert_eq!(of(""), Fingerprint::of(None, &Sent::Nothing));
+        assert_eq!(of(""), Fingerprint::of(&key(), None, &Sent::Nothing));
         assert_ne!(of("a=1"), of("a=2"));
         assert_ne!(of("a=1&a=2"), of("a=2&a=1"));
     }

@@ -36,6 +36,7 @@ async fn ask(key: Option<LicenceKey>) -> (u16, Value) {
     let licence = Licence::open(key, None, db, Clock::system()).await.unwrap();
     let options = app::Options {
         cursor_key: CursorKey::new(b"test"),
+        fingerprint_key: crate::idempotency::FingerprintKey::new(b"test"),
         request_ids: Arc::new(|| "made".to_owned()),
         gates: vec![Arc::new(LicenceGate(Arc::new(licence)))],
         draining: Draining::default(),

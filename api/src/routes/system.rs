@@ -132,6 +132,7 @@ mod tests {
     async fn get(uri: &str, ready: Ready) -> (u16, String) {
         let options = app::Options {
             cursor_key: CursorKey::new(b"test"),
+            fingerprint_key: crate::idempotency::FingerprintKey::new(b"test"),
             request_ids: Arc::new(|| "made".to_owned()),
             gates: Vec::new(),
             draining: Draining::default(),

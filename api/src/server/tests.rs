@@ -51,6 +51,7 @@ async fn start_with(grace: Duration, set: fn(Listening) -> Listening) -> Running
     let (draining, entered) = (Draining::default(), Arc::new(Notify::new()));
     let options = app::Options {
         cursor_key: CursorKey::new(b"test"),
+        fingerprint_key: crate::idempotency::FingerprintKey::new(b"test"),
         request_ids: Arc::new(|| "made".to_owned()),
         gates: Vec::new(),
         draining: draining.clone(),
