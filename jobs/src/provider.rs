@@ -4,7 +4,7 @@
 //! return "unsupported". The inventory's type has no method that reads a value.
 
 use crate::{
-    domain::inventory::{Page, ProviderKind, ScopeId},
+    domain::inventory::{Account, Detailed, Observed, Page, ProviderKind, ScopeId},
     queue::Held,
     setup::sealing::{SealError, Sealing, places},
 };
@@ -68,9 +68,32 @@ pub trait Providers: Send + Sync {
     ) -> Result<Connection, ProviderError>;
 }
 
-/// One opened cloud.
+/// One opened cloud, and which of the optional things it can do.
 pub struct Connection {
     pub inventory: Box<dyn Inventory>,
+    /// `None`: its lists tell everything.
+    pub details: Option<Box<dyn Details>>,
+    /// `None`: it has no notion of further accounts.
+    pub accounts: Option<Box<dyn Accounts>>,
+}
+
+impl Connection {
+    /// A cloud that can list, and nothing else.
+    pub fn new(inventory: impl Inventory + 'static) -> Self {
+        Self { inventory: Box::new(inventory), details: None, accounts: None }
+    }
+
+    #[must_use]
+    pub fn with_details(mut self, details: impl Details + 'static) -> Self {
+        self.details = Some(Box::new(details));
+        self
+    }
+
+    #[must_use]
+    pub fn with_accounts(mut self, accounts: impl Accounts + 'static) -> Self {
+        self.accounts = Some(Box::new(accounts));
+        self
+    }
 }
 
 /// Reads what exists. Metadata only.
@@ -84,6 +107,31 @@ pub trait Inventory: Send + Sync {
     /// # Errors
     /// [`ProviderError::PageExpired`] when the provider no longer accepts `page`: list again from the start.
     async fn list(&self, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError>;
+}
+
+/// Reads what the list of a kind does not tell, by calls for one asset. Metadata only.
+///
+/// It is asked about an asset only when the list says that the asset changed, or when what was read before is older than
+/// [`Details::cadence`].
+#[async_trait]
+pub trait Details: Send + Sync {
+    /// How long what was read of an asset of `kind` stays good while its list entry does not change; `None` when the list tells
+    /// everything, so that [`Details::complete`] is never called for it.
+    fn cadence(&self, kind: &str) -> Option<Duration>;
+
+    /// Completes `listed`, which is as the list told it, and keeps its `external_id`.
+    ///
+    /// # Errors
+    /// [`ProviderError::Rejected`] `not_found` when it vanished since it was listed. A single missing permission is no error but a
+    /// warning, with what could be read.
+    async fn complete(&self, scope: &ScopeId, listed: Observed) -> Result<Detailed, ProviderError>;
+}
+
+/// Lists what else this credential's organisation holds: accounts, projects, subscriptions.
+#[async_trait]
+pub trait Accounts: Send + Sync {
+    /// All of them, to the last page.
+    async fn list(&self) -> Result<Vec<Account>, ProviderError>;
 }
 
 /// Why a provider did not do what it was asked. The text never holds a secret nor the provider's raw reply.

@@ -44,6 +44,48 @@ pub struct Observed {
     pub certificate: Option<CertificateFacts>,
     /// Everything else the provider says about it, camelCase keys. Never a value.
     pub attributes: Map<String, Value>,
+    /// What it hangs together with, as far as the provider tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relations: Vec<Related>,
+}
+
+/// One end of a relation between two things; the other is the asset that carries it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Related {
+    pub relation: Relation,
+    /// The provider's own identifier of the other end, e.g. an ARN. It need not be in the inventory.
+    pub to: String,
+}
+
+/// What the asset is to the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// A certificate, by a load balancer or a distribution.
+    UsedBy,
+    /// A secret or parameter, by a key.
+    EncryptedBy,
+    /// A key, by the name of an alias.
+    NamedBy,
+    /// A credential, by a user or service account.
+    BelongsTo,
+}
+
+/// An asset with what only calls for this one asset tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detailed {
+    pub asset: Observed,
+    pub warnings: Vec<Warning>,
+}
+
+/// An account, project or subscription of the provider's organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// What a subscription has as its `externalId`.
+    pub external_id: String,
+    pub name: String,
+    /// The provider's own word, e.g. `ACTIVE`, `SUSPENDED`.
+    pub state: String,
 }
 
 /// The facts of an X.509 certificate (RFC 5280), as shown to clients under `certificate`.

@@ -100,6 +100,7 @@ async fn one_thing_named_twice_is_one_asset(database: TestDatabase) {
     // on one page, on two pages, and said differently the second time
     let twice = |value: &str| Observed {
         attributes: [("size".to_owned(), json!(value))].into_iter().collect(),
+        relations: Vec::new(),
         ..secret(&north, "twice")
     };
     cloud.put_at("one", &north, "01", twice("1"));

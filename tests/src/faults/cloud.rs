@@ -91,7 +91,7 @@ impl Providers for DoubleCloud {
     ) -> Result<Connection, ProviderError> {
         let account = target.external_id.clone();
         let (url, worker, http) = (self.url.clone(), self.worker.clone(), self.http.clone());
-        Ok(Connection { inventory: Box::new(Account { url, worker, http, account, gate }) })
+        Ok(Connection::new(Account { url, worker, http, account, gate }))
     }
 }
 
@@ -174,5 +174,6 @@ fn secret(name: String) -> Observed {
         tags: BTreeMap::new(),
         certificate: None,
         attributes: serde_json::Map::new(),
+        relations: Vec::new(),
     }
 }

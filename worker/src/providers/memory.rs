@@ -279,7 +279,7 @@ impl Providers for MemoryCloud {
         if !self.lock().accounts.contains_key(&account) {
             return Err(ProviderError::Unauthenticated { detail: format!("there is no account {account}") });
         }
-        Ok(Connection { inventory: Box::new(MemoryInventory { cloud: self.clone(), account, gate }) })
+        Ok(Connection::new(MemoryInventory { cloud: self.clone(), account, gate }))
     }
 }
 
@@ -326,6 +326,7 @@ pub fn secret(scope: &ScopeId, name: &str) -> Observed {
         tags: BTreeMap::new(),
         certificate: None,
         attributes: serde_json::Map::new(),
+        relations: Vec::new(),
     }
 }
 

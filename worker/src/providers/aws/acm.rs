@@ -164,6 +164,7 @@ fn observe(summary: CertificateSummary, detail: Option<CertificateDetail>) -> Re
         tags: Default::default(),
         certificate: certificate(summary, detail),
         attributes,
+        relations: Vec::new(),
     })
 }
 

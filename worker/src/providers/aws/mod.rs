@@ -95,16 +95,14 @@ impl Aws {
         let own = credential.map(AccessKey::stored).transpose()?;
         let key = own.as_ref().or(self.stand_in.as_ref());
         let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, key).await;
-        Ok(Connection {
-            inventory: Box::new(Account {
-                outbound,
-                config,
-                regions: target.regions.iter().cloned().collect(),
-                secrets: Mutex::default(),
-                certificates: Mutex::default(),
-                assumed: Mutex::default(),
-            }),
-        })
+        Ok(Connection::new(Account {
+            outbound,
+            config,
+            regions: target.regions.iter().cloned().collect(),
+            secrets: Mutex::default(),
+            certificates: Mutex::default(),
+            assumed: Mutex::default(),
+        }))
     }
 }
 

@@ -95,6 +95,7 @@ fn observe(entry: SecretListEntry) -> Result<Observed, Warning> {
             .collect(),
         certificate: None,
         attributes,
+        relations: Vec::new(),
     })
 }
 

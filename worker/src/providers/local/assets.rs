@@ -154,6 +154,7 @@ fn bare(
         tags: BTreeMap::new(),
         certificate: None,
         attributes,
+        relations: Vec::new(),
     }
 }
 

@@ -107,7 +107,7 @@ impl Local {
             gate,
             kinds,
         };
-        Ok(Connection { inventory: Box::new(inventory) })
+        Ok(Connection::new(inventory))
     }
 }
 
