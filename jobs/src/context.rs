@@ -3,7 +3,7 @@
 use crate::{
     job::JobError,
     provider::{Gate, Pass, Providers, Stopped},
-    queue::{Lease, chaos, row},
+    queue::{HELD, Lease, chaos, row},
     setup::{
         clock::Clock,
         database::{Database, is_transient},
@@ -76,7 +76,7 @@ impl Context {
     ) -> Result<Option<T>, DbErr> {
         let write = self.database.begin().await?;
         let lock = if self.database.backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
-        let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {lock}");
+        let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND {HELD} {lock}");
         let fence = chaos::fence(&*write, self.lease.held).await?.fence();
         let Some(job) = row(&*write, clock::statement(self.database.backend(), &text, fence)).await? else {
             write.rollback().await?;

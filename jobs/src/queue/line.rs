@@ -10,7 +10,7 @@ mod progress;
 
 pub use progress::Progress;
 
-use super::{enqueue::PRIORITIES, lease::Held, row};
+use super::{HELD, enqueue::PRIORITIES, lease::Held, row};
 use crate::setup::database::Database;
 use keywright_entities::clock;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
@@ -161,10 +161,8 @@ impl Back {
         more: impl IntoIterator<Item = Value>,
     ) -> Result<bool, DbErr> {
         let backend = db.get_database_backend();
-        let text = format!(
-            "UPDATE job SET {} WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *",
-            self.assignments(backend)
-        );
+        let text =
+            format!("UPDATE job SET {} WHERE id = $1 AND epoch = $2 AND {HELD} RETURNING *", self.assignments(backend));
         let values = held.fence().into_iter().chain(more);
         Ok(row(db, clock::statement(backend, &text, values)).await?.is_some())
     }

@@ -47,6 +47,12 @@ use chrono::{DateTime, Utc};
 use keywright_entities::job;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Statement};
 
+/// SQL for: an attempt at this job, which the statement names by its id, is under way.
+///
+/// In a form that no partial index is known to cover. PostgreSQL takes an index of held jobs for nearly empty and would rather read
+/// that than look the id up; while anybody keeps an old snapshot, it holds an entry for each attempt that ever began.
+pub(crate) const HELD: &str = "(lease_until IS NULL) IS FALSE";
+
 /// Reads the job rows that a statement returns.
 pub(crate) async fn rows(db: &impl ConnectionTrait, statement: Statement) -> Result<Vec<job::Model>, DbErr> {
     job::Entity::find().from_raw_sql(statement).all(db).await

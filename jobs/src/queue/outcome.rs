@@ -1,6 +1,6 @@
 //! How attempts end, and how a parent ends with its last child. Everything here is fenced by the epoch.
 
-use super::{control, enqueue, lease::Held, line::Back, row, rows};
+use super::{HELD, control, enqueue, lease::Held, line::Back, row, rows};
 use crate::{kinds, metrics};
 use keywright_entities::{
     clock, job,
@@ -153,7 +153,7 @@ async fn end_all(db: &impl ConnectionTrait, ends: Vec<Json>) -> Result<HashSet<U
     let ending = ending("attempt.state", ["attempt.code", "attempt.detail", "attempt.permission"]);
     let text = format!(
         "UPDATE job SET {ending} FROM {attempts} \
-         WHERE job.id = attempt.id AND job.epoch = attempt.epoch AND job.lease_until IS NOT NULL RETURNING {returning}"
+         WHERE job.id = attempt.id AND job.epoch = attempt.epoch AND {HELD} RETURNING {returning}"
     );
     let ended = rows(db, clock::statement(backend, &text, [Json::Array(ends).into()])).await?;
     have_ended(db, &ended).await?;
@@ -162,7 +162,7 @@ async fn end_all(db: &impl ConnectionTrait, ends: Vec<Json>) -> Result<HashSet<U
 
 async fn state_of(db: &impl ConnectionTrait, held: &Held) -> Result<Option<JobState>, DbErr> {
     let lock = if db.get_database_backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
-    let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {lock}");
+    let text = format!("SELECT * FROM job WHERE id = $1 AND epoch = $2 AND {HELD} {lock}");
     let found = row(db, clock::statement(db.get_database_backend(), &text, held.fence())).await?;
     Ok(found.map(|job| job.state))
 }
@@ -182,15 +182,17 @@ async fn suspend<const N: usize>(
 
 /// Gives the job its children and lets go of it; it stays `running` until the last of them ends.
 async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::NewJob]) -> Result<bool, DbErr> {
-    const PARK: &str = "UPDATE job SET state = CASE WHEN paused_at IS NULL THEN 'running' ELSE 'waiting' END, \
+    let park = format!(
+        "UPDATE job SET state = CASE WHEN paused_at IS NULL THEN 'running' ELSE 'waiting' END, \
         waiting_for = CASE WHEN paused_at IS NULL THEN NULL ELSE 'pause' END, lease_until = NULL, worker_id = NULL, turn = NULL, epoch = epoch + 1, \
         error_code = NULL, error_detail = NULL, error_permission = NULL, \
         children_total = $3, children_open = $3, version = version + 1 \
-        WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL RETURNING *";
+        WHERE id = $1 AND epoch = $2 AND {HELD} RETURNING *"
+    );
     let [id, epoch] = held.fence();
     let count = i32::try_from(children.len()).unwrap_or(i32::MAX);
     let values = [id, epoch, count.into()];
-    let Some(parent) = row(db, clock::statement(db.get_database_backend(), PARK, values)).await? else {
+    let Some(parent) = row(db, clock::statement(db.get_database_backend(), &park, values)).await? else {
         return Ok(false);
     };
     enqueue::enqueue_all(db, children).await?;
@@ -203,8 +205,7 @@ async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::Ne
 }
 
 async fn end(db: &impl ConnectionTrait, held: &Held, state: JobState, reason: Option<Reason>) -> Result<bool, DbErr> {
-    let guard = "epoch = $2 AND lease_until IS NOT NULL";
-    end_where(db, guard, held.fence(), state, reason).await
+    end_where(db, &format!("epoch = $2 AND {HELD}"), held.fence(), state, reason).await
 }
 
 /// Ends a job whose lease lapsed, if it is still as it was read.

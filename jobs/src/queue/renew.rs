@@ -4,7 +4,7 @@
 //! Nothing here waits for a row that somebody else has locked: one long transaction must not cost the other jobs their leases.
 
 use super::{
-    Held,
+    HELD, Held,
     chaos::{self, Promise},
     claim::millis,
     lease::{Lease, lock},
@@ -235,7 +235,7 @@ impl Renewer {
         for lease in self.all() {
             let Some(progress) = lease.take_progress() else { continue };
             let text = format!(
-                "WITH mine AS (SELECT id FROM job WHERE id = $1 AND epoch = $2 AND lease_until IS NOT NULL {skip}) \
+                "WITH mine AS (SELECT id FROM job WHERE id = $1 AND epoch = $2 AND {HELD} {skip}) \
                  UPDATE job SET progress = $3, version = version + 1 WHERE id IN (SELECT id FROM mine)"
             );
             let [id, epoch] = lease.held.fence();
@@ -265,7 +265,7 @@ fn fenced(leases: &[Arc<Lease>]) -> (String, Vec<Value>) {
     let values = leases.iter().flat_map(|lease| lease.held.fence()).collect();
     let pairs: Vec<String> = (0..leases.len()).map(|n| format!("(${}, ${})", 2 * n + 1, 2 * n + 2)).collect();
     // never an empty list, which is no SQL: callers pass at least one lease
-    (format!("lease_until IS NOT NULL AND (id, epoch) IN (VALUES {})", pairs.join(", ")), values)
+    (format!("{HELD} AND (id, epoch) IN (VALUES {})", pairs.join(", ")), values)
 }
 
 /// What else the renewer's thread writes at each renewal: the worker's own row.

@@ -14,7 +14,7 @@ on_both_databases!(
     the_first_start_is_told_once,
 );
 
-async fn record_all(db: &Database, attempts: &[(Held, Outcome)]) -> Vec<bool> {
+pub(super) async fn record_all(db: &Database, attempts: &[(Held, Outcome)]) -> Vec<bool> {
     let write = db.begin().await.unwrap();
     let recorded = outcome::record_all(&*write, attempts).await.unwrap();
     write.commit().await.unwrap();

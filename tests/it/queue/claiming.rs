@@ -15,6 +15,7 @@ on_both_databases!(
     a_bound_job_waits_for_a_worker_with_its_label,
     a_payload_of_a_newer_program_is_left_alone,
     a_claim_reads_what_it_takes_however_long_the_line_is,
+    an_attempt_is_looked_up_by_its_id_however_many_are_held,
 );
 
 async fn a_claim_begins_an_attempt(test: TestDatabase) {
@@ -149,20 +150,56 @@ async fn a_claim_reads_what_it_takes_however_long_the_line_is(test: TestDatabase
     let jobs: Vec<NewJob> = (0..3_000).map(|_| probe()).collect();
     enqueue_all(&*write, &jobs).await.unwrap();
     write.commit().await.unwrap();
-    let read = async || {
-        db.reader().execute_unprepared("SELECT pg_stat_force_next_flush()").await.unwrap();
-        let text = "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job') \
-            + (SELECT SUM(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'job')::bigint AS entries";
-        let row = db.reader().query_one_raw(Statement::from_string(db.backend(), text)).await.unwrap().unwrap();
-        row.try_get::<i64>("", "entries").unwrap()
-    };
     for _ in 0..8 {
         assert_eq!(take(db, 1).await.len(), 1);
     }
-    let before = read().await;
+    let before = entries_read(db).await;
     for _ in 0..8 {
         assert_eq!(take(db, 1).await.len(), 1);
     }
-    let entries = read().await - before;
+    let entries = entries_read(db).await - before;
     assert!((1..1_000).contains(&entries), "{entries} rows or entries were read for eight jobs");
+}
+
+/// PostgreSQL believes that next to nothing is held when nothing was as it took its statistics.
+async fn an_attempt_is_looked_up_by_its_id_however_many_are_held(test: TestDatabase) {
+    // of one connection, whose statistics are told when they are asked for
+    let db = &test.database.along_indices().await.unwrap();
+    if db.backend() != DbBackend::Postgres {
+        return;
+    }
+    let write = db.begin().await.unwrap();
+    let jobs: Vec<NewJob> = (0..2_000).map(|_| probe()).collect();
+    enqueue_all(&*write, &jobs).await.unwrap();
+    write.commit().await.unwrap();
+    db.reader().execute_unprepared("ANALYZE job").await.unwrap();
+    let mut taken = take(db, jobs.len()).await;
+    assert_eq!(taken.len(), jobs.len());
+    let mut ended = |count: usize| -> Vec<_> { taken.drain(..count).map(|job| held(&job)).collect() };
+    let one_by_one = ended(8);
+    let together: Vec<_> = ended(8).into_iter().map(|held| (held, success())).collect();
+    let before = looks_at_the_held(db).await;
+    for held in &one_by_one {
+        assert!(finish(db, held, success()).await);
+    }
+    assert_eq!(super::batches::record_all(db, &together).await, vec![true; together.len()]);
+    assert_eq!(looks_at_the_held(db).await, before, "all that is held was walked through for one attempt");
+}
+
+async fn looks_at_the_held(db: &Database) -> i64 {
+    number(db, "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'job_held'").await
+}
+
+/// How many rows and index entries of jobs were read so far.
+async fn entries_read(db: &Database) -> i64 {
+    let text = "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job') \
+        + (SELECT SUM(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'job')::bigint";
+    number(db, text).await
+}
+
+/// A number of PostgreSQL's statistics, with what this connection did so far.
+async fn number(db: &Database, text: &str) -> i64 {
+    db.reader().execute_unprepared("SELECT pg_stat_force_next_flush()").await.unwrap();
+    let row = db.reader().query_one_raw(Statement::from_string(db.backend(), text)).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
 }

@@ -2,12 +2,18 @@
 //! (`POST /bare`). No authentication, no checks. `DATABASE_URL` names a migrated database; prints its address.
 
 use anyhow::{Context, Result};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
-const ROWS: &str = include_str!("../../sql/rows.sql");
+/// The rows of a job, and what its request is answered under its `Idempotency-Key`.
+const ROWS: &str = include_str!("../../sql/answered.sql");
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -23,13 +29,16 @@ async fn main() -> Result<()> {
 
 type Answer = Result<(StatusCode, Json<Value>), (StatusCode, String)>;
 
-async fn rows(State(pool): State<PgPool>, Json(body): Json<Value>) -> Answer {
+async fn rows(State(pool): State<PgPool>, headers: HeaderMap, Json(body): Json<Value>) -> Answer {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
     let (job, event) = (Uuid::now_v7(), Uuid::now_v7());
     let payload = json!({"mode": "full", "subscriptions": []});
     let details = json!({"mode": "full", "subscriptions": []});
-    let done = sqlx::query(ROWS).bind(job).bind(event).bind(payload).bind(&body).bind(details).execute(&pool).await;
+    let told = json!({"id": job, "kind": "discovery.scan", "state": "queued", "request": body});
+    let query = sqlx::query(ROWS).bind(job).bind(event).bind(payload).bind(&body).bind(details);
+    let done = query.bind(key).bind(told.to_string()).execute(&pool).await;
     done.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok((StatusCode::ACCEPTED, Json(json!({"id": job, "kind": "discovery.scan", "state": "queued", "request": body}))))
+    Ok((StatusCode::ACCEPTED, Json(told)))
 }
 
 async fn bare(State(pool): State<PgPool>, Json(body): Json<Value>) -> Answer {

@@ -1,4 +1,7 @@
-WITH added AS (
+WITH kept AS (
+  INSERT INTO idempotency (id, fingerprint, status, headers, body, created_at, expires_at)
+  VALUES ($6, $6, 202, '{}', $7, statement_timestamp(), statement_timestamp() + interval '24 hours')
+), added AS (
   INSERT INTO job (id, kind, payload, request, state, created_at, run_at, due_at, max_attempts, timeout_seconds,
     requested_by_type, requested_by_id, requested_by_name, request_id, trigger, turn)
   VALUES ($1, 'discovery.scan', $3, $4, 'queued', statement_timestamp(), statement_timestamp(), statement_timestamp(), 5, 14400,
