@@ -59,6 +59,7 @@ fn of_url(text: &str) -> Option<(String, u16)> {
 }
 
 fn of_place(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.trim().rsplit_once(':')?;
+    let place = text.split_once("://").map_or(text, |(_, place)| place);
+    let (host, port) = place.trim().rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))
 }

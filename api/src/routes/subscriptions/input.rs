@@ -58,7 +58,8 @@ pub struct LocalSettings {
     /// Files and folders that hold certificates; folders are searched to their ends.
     #[oai(validator(max_items = 1000))]
     pub paths: Patch<Vec<String>>,
-    /// TLS servers, each as `host:port`.
+    /// TLS servers, each as `host:port`; with `smtp://`, `imap://`, `postgres://` or `tls://` before it where what is usual at the port is
+    /// not spoken there.
     #[oai(validator(max_items = 10000))]
     pub endpoints: Patch<Vec<String>>,
     /// Only workers with this label look: paths mean something on one machine.

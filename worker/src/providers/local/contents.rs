@@ -5,7 +5,9 @@
 use super::{
     certificate::{self, Reading},
     der_shape::{Shape, shape},
+    java_keystore,
     pem_blocks::{Block, blocks, decoded, headers},
+    pkcs7,
     pkcs12::{self, Password},
     text::{printable, shortened},
 };
@@ -39,7 +41,7 @@ pub struct Held {
 /// That there is a private key, and nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyNotice {
-    /// `pkcs1`, `pkcs8`, `sec1`, `openssh`, `dsa`, `pkcs12`.
+    /// `pkcs1`, `pkcs8`, `sec1`, `openssh`, `dsa`, `pkcs12`, `jks`, `jceks`.
     pub format: &'static str,
     /// Only where the format alone tells it.
     pub algorithm: Option<&'static str>,
@@ -68,7 +70,9 @@ pub struct Contents {
 
 /// Whether a file whose first bytes are `start` may hold a certificate or a key.
 pub fn is_promising(start: &[u8]) -> bool {
-    start.windows(BEGIN.len()).any(|window| window == BEGIN) || shape(start) != Shape::Other
+    start.windows(BEGIN.len()).any(|window| window == BEGIN)
+        || shape(start) != Shape::Other
+        || java_keystore::begins(start)
 }
 
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -114,10 +118,7 @@ impl Contents {
                     "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
                         self.read_certificate_block(line, label, body);
                     }
-                    "PKCS7" | "CMS" => {
-                        let detail = format!("line {line} begins a PKCS#7 container, which is not looked into");
-                        self.note("unsupported_format", detail);
-                    }
+                    "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => self.read_container_block(line, body),
                     _ if label.ends_with("PRIVATE KEY") => self.notice(pem_key(label, body)),
                     _ => {
                         others.insert(label);
@@ -152,6 +153,13 @@ impl Contents {
         }
     }
 
+    fn read_container_block(&mut self, line: usize, body: &str) {
+        match decoded(body) {
+            Some(container) => self.read_pkcs7(&container, &format!("the block of line {line}: ")),
+            None => self.note("invalid_pem", format!("the block of line {line} is not Base64")),
+        }
+    }
+
     fn read_der(&mut self, bytes: &[u8], password: impl FnOnce() -> Password) {
         let key = |format, algorithm, encrypted| KeyNotice { format, algorithm, encrypted: Some(encrypted) };
         match shape(bytes) {
@@ -160,7 +168,8 @@ impl Contents {
             Shape::EncryptedPkcs8 => self.notice(key("pkcs8", None, true)),
             Shape::Pkcs1 => self.notice(key("pkcs1", Some("RSA"), false)),
             Shape::Sec1 => self.notice(key("sec1", Some("EC"), false)),
-            Shape::Pkcs7 => self.note("unsupported_format", "this is a PKCS#7 container, which is not looked into"),
+            Shape::Pkcs7 => self.read_pkcs7(bytes, ""),
+            Shape::Other if java_keystore::begins(bytes) => self.read_keystore(bytes),
             Shape::Certificate | Shape::Other if self.wanted != Wanted::Certificates => {}
             known @ (Shape::Certificate | Shape::Other) => match certificate::read(bytes) {
                 Ok((reading, trailing)) => {
@@ -186,15 +195,40 @@ impl Contents {
                     let encrypted = Some(archive.needs_password);
                     self.notice(KeyNotice { format: "pkcs12", algorithm: None, encrypted });
                 }
-                let wanted = self.wanted == Wanted::Certificates;
-                for der in archive.certificates.iter().filter(|_| wanted) {
-                    match certificate::read(der) {
-                        Ok((reading, _)) => self.hold(reading),
-                        Err(error) => self.note(error.code(), format!("a certificate of the archive: {error}")),
-                    }
-                }
+                self.read_members(archive.certificates.iter().map(Vec::as_slice), "a certificate of the archive");
             }
             Err(refusal) => self.note(refusal.code(), refusal.to_string()),
+        }
+    }
+
+    /// `place` begins what is told of it.
+    fn read_pkcs7(&mut self, bytes: &[u8], place: &str) {
+        match pkcs7::certificates(bytes) {
+            Ok(certificates) => self.read_members(certificates, &format!("{place}a certificate of the container")),
+            Err(refusal) => self.note(refusal.code(), format!("{place}{refusal}")),
+        }
+    }
+
+    fn read_keystore(&mut self, bytes: &[u8]) {
+        let Some(keystore) = java_keystore::read(bytes) else { return };
+        for _ in 0..keystore.keys {
+            self.notice(KeyNotice { format: keystore.format, algorithm: None, encrypted: Some(true) });
+        }
+        self.read_members(keystore.certificates, "a certificate of the keystore");
+        if let Some(broken) = keystore.broken {
+            self.note(broken.code(), broken.to_string());
+        }
+    }
+
+    fn read_members<'a>(&mut self, members: impl IntoIterator<Item = &'a [u8]>, what: &str) {
+        if self.wanted != Wanted::Certificates {
+            return;
+        }
+        for der in members {
+            match certificate::read(der) {
+                Ok((reading, _)) => self.hold(reading),
+                Err(error) => self.note(error.code(), format!("{what}: {error}")),
+            }
         }
     }
 

@@ -13,8 +13,10 @@ mod file_scope;
 mod files;
 #[cfg(test)]
 mod fixtures;
+mod java_keystore;
 mod pem_blocks;
 mod pkcs12;
+mod pkcs7;
 mod settings;
 mod signature;
 mod text;

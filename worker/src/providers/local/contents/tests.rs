@@ -53,12 +53,11 @@ fn reads_der_and_trusted_certificates() {
 #[test]
 fn tells_bad_contents_apart() {
     let der = named("a.example").der;
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 5] = [
         (&der[..der.len() / 2], "invalid_der"),
         (b"hello", "not_a_certificate"),
         (&[0; 512], "not_a_certificate"),
         (b"-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----\n", "not_a_certificate"),
-        (data!("container.p7b"), "unsupported_format"),
         (b"-----BEGIN CERTIFICATE-----\nAQID", "invalid_pem"),
     ];
     for (bytes, code) in cases {
@@ -109,6 +108,44 @@ fn tells_why_an_archive_stays_closed() {
         assert!(contents.certificates.is_empty() && contents.keys.is_empty());
         assert!(!contents.notes[0].detail.contains("correct"));
     }
+}
+
+fn subjects(contents: &Contents) -> Vec<&str> {
+    contents.certificates.iter().map(|held| held.reading.facts.subject.as_deref().unwrap()).collect()
+}
+
+#[test]
+fn reads_the_certificates_of_containers() {
+    for (bytes, subject) in [
+        (data!("container.p7b"), "CN=archive.example,O=Keywright Test,C=DE"),
+        (data!("container.pem"), "CN=authority.example"),
+        (data!("streamed.p7m"), "CN=authority.example"),
+    ] {
+        let contents = read_plain(bytes);
+        assert_eq!((subjects(&contents), codes(&contents)), (vec![subject], vec![]));
+        assert!(is_promising(&bytes[..64]));
+        let keys = read(bytes, Wanted::Keys, || Password::NotGiven);
+        assert!(keys.certificates.is_empty() && keys.keys.is_empty() && keys.notes.is_empty());
+    }
+    assert_eq!(codes(&read_plain(&data!("streamed.p7m")[..200])), ["pkcs7_invalid"]);
+    let block = "-----BEGIN PKCS7-----\nMAA=\n-----END PKCS7-----\n";
+    assert_eq!(codes(&read_plain(block.as_bytes())), ["pkcs7_invalid"]);
+}
+
+#[test]
+fn reads_java_keystores_without_their_password() {
+    for (bytes, format) in [(data!("app.jks"), "jks"), (data!("app.jceks"), "jceks")] {
+        let contents = read_plain(bytes);
+        let mut found = subjects(&contents);
+        found.sort_unstable();
+        assert_eq!((found, codes(&contents)), (vec!["CN=archive.example", "CN=authority.example"], vec![]));
+        let notice = KeyNotice { format, algorithm: None, encrypted: Some(true) };
+        assert_eq!(read(bytes, Wanted::Keys, || Password::NotGiven).keys, [notice]);
+        assert!(is_promising(&bytes[..64]));
+    }
+    let secret = read(data!("secret.jceks"), Wanted::Keys, || Password::NotGiven);
+    assert_eq!((secret.keys.len(), codes(&secret)), (1, vec!["keystore_not_read_to_its_end"]));
+    assert_eq!(codes(&read_plain(&data!("app.jks")[..400])), ["keystore_invalid"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `host:port` as users write it.
 
+use super::starttls::Opening;
 use rustls::pki_types::ServerName;
 use std::fmt;
 use url::Host;
@@ -10,14 +11,21 @@ pub struct Endpoint {
     /// Lower case; international names in their ASCII form, IPv6 without brackets.
     pub host: String,
     pub port: u16,
+    /// What is spoken there before TLS.
+    pub opening: Opening,
     /// What the certificate must be for, and what is asked for by SNI unless it is an address.
     pub name: ServerName<'static>,
 }
 
 impl Endpoint {
-    /// Reads `host:port` or `[address]:port`.
+    /// Reads `host:port` or `[address]:port`, with `smtp://`, `imap://`, `postgres://` or `tls://` before it where what is usual at the
+    /// port is not what is spoken there.
     pub fn read(text: &str) -> Option<Self> {
-        let (host, port) = text.trim().rsplit_once(':')?;
+        let (opening, place) = match text.trim().split_once("://") {
+            Some((scheme, place)) => (Some(Opening::named(&scheme.to_ascii_lowercase())?), place),
+            None => (None, text.trim()),
+        };
+        let (host, port) = place.rsplit_once(':')?;
         let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
         if host.contains(|c: char| c.is_whitespace() || c == '%') {
             return None;
@@ -29,7 +37,7 @@ impl Endpoint {
             Host::Ipv6(address) => address.to_string(),
         };
         let name = ServerName::try_from(host.clone()).ok()?;
-        Some(Self { host, port, name })
+        Some(Self { host, port, opening: opening.unwrap_or(Opening::usual(port)), name })
     }
 }
 
@@ -61,6 +69,10 @@ mod tests {
             (":443", None),
             ("example.com:0", None),
             ("example.com:65536", None),
+            ("SMTP://mail.example.com:2525", Some("mail.example.com:2525")),
+            ("smtp://mail.example.com", None),
+            ("smtp://[::1]:25", Some("[::1]:25")),
+            ("smtp://mail.example.com:25/", None),
             ("https://example.com:443", None),
             ("2001:db8::1:443", None),
             ("exa mple.com:443", None),
@@ -68,6 +80,22 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(Endpoint::read(text).map(|endpoint| endpoint.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_first_is_said_or_usual() {
+        for (text, opening) in [
+            ("a.example:443", Opening::Tls),
+            ("a.example:25", Opening::Smtp),
+            ("a.example:587", Opening::Smtp),
+            ("a.example:465", Opening::Tls),
+            ("a.example:143", Opening::Imap),
+            ("a.example:5432", Opening::Postgres),
+            ("postgresql://a.example:6432", Opening::Postgres),
+            ("tls://a.example:5432", Opening::Tls),
+        ] {
+            assert_eq!(Endpoint::read(text).unwrap().opening, opening, "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@
 mod endpoint;
 mod legacy;
 mod probe;
+mod starttls;
 mod trust;
 
 pub use trust::Anchors;
@@ -62,8 +63,8 @@ impl TlsScope {
         let mut seen = HashSet::new();
         let read = endpoints.iter().map(|text| Endpoint::read(text).ok_or_else(|| text.clone()));
         Self {
-            // the same place twice is one place
-            endpoints: read.filter(|endpoint| seen.insert(endpoint.clone())).collect(),
+            // the same place twice is one place, whatever is spoken there first
+            endpoints: read.filter(|endpoint| seen.insert(place(endpoint))).collect(),
             probe: Probe { gate, egress, patience: surroundings.patience.total },
             anchors: surroundings.anchors.clone(),
             clock: surroundings.clock.clone(),
@@ -100,7 +101,7 @@ impl TlsScope {
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
             Err(text) => {
-                let detail = "an endpoint is written host:port, with an IPv6 address as [address]:port";
+                let detail = "an endpoint is written host:port or smtp://, imap:// or postgres://host:port, with an IPv6 address as [address]:port";
                 return Ok((None, vec![Warning::new(printable(&shortened(text, 300)), "invalid_endpoint", detail)]));
             }
         };
@@ -128,6 +129,7 @@ impl TlsScope {
         let mut attributes = reading.attributes.clone();
         let verdict = trust::judge(&served.chain, &endpoint.name, &self.anchors.get().await, self.clock.now());
         attributes.insert("servedAt".into(), json!(place));
+        attributes.insert("startTls".into(), json!(endpoint.opening.name()));
         attributes.insert("protocol".into(), json!(served.protocol));
         attributes.insert("cipherSuite".into(), json!(served.cipher_suite));
         attributes.insert("handshake".into(), json!(if served.complete { "complete" } else { "broken_off" }));
@@ -138,6 +140,10 @@ impl TlsScope {
         let name = reading.short_name.clone().unwrap_or_else(|| endpoint.host.clone());
         (Some(certificate(TLS_CERTIFICATE, place.clone(), name, place, &reading, attributes)), warnings)
     }
+}
+
+fn place(endpoint: &Result<Endpoint, String>) -> String {
+    endpoint.as_ref().map_or_else(String::clone, ToString::to_string)
 }
 
 /// The served certificates, the leaf first.

@@ -3,6 +3,7 @@
 use super::{
     endpoint::Endpoint,
     legacy::{self, Chosen},
+    starttls::Refusal,
 };
 use crate::providers::egress::{EgressError, EgressGuard, REFUSED};
 use keywright_jobs::provider::{Gate, Stopped};
@@ -94,7 +95,27 @@ impl Probe {
         }
     }
 
+    /// A connection on which the next byte is TLS's.
     async fn connect(&self, endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, Failure> {
+        let mut stream = self.connection(endpoint, deadline).await?;
+        let Some(spoken) = endpoint.opening.name() else { return Ok(stream) };
+        match timeout_at(deadline, endpoint.opening.speak(&mut stream)).await {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(Refusal::NotOffered)) => {
+                Err(told("starttls_not_offered", format!("the server speaks {spoken} and does not go over to TLS")))
+            }
+            Ok(Err(Refusal::NotSpoken)) => Err(told(
+                "starttls_not_spoken",
+                format!("the server does not speak {spoken}; if it speaks TLS at once, write tls://{endpoint}"),
+            )),
+            Ok(Err(Refusal::Io(error))) => {
+                Err(told("reset", format!("the connection ended while {spoken} was spoken: {}", error.kind())))
+            }
+            Err(_) => Err(told("tls_handshake_timeout", format!("the server did not answer in {spoken} in time"))),
+        }
+    }
+
+    async fn connection(&self, endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, Failure> {
         self.egress.connect(&endpoint.host, endpoint.port, deadline).await.map_err(|error| match error {
             EgressError::Refused { .. } => told(REFUSED, error.to_string()),
             EgressError::Unresolved { .. } => told("dns_failed", error.to_string()),

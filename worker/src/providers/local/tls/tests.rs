@@ -128,6 +128,41 @@ async fn describes_a_good_endpoint() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_something_else_first_shows_its_certificate_too() {
+    let leaf = named("localhost");
+    let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![CertificateDer::from(leaf.der.clone())], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let address = server(move |mut stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            stream.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
+            let mut heard = [0; 24];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"EHLO keywright.invalid\r\n");
+            stream.write_all(b"250-mail.example\r\n250 STARTTLS\r\n").await.unwrap();
+            stream.read_exact(&mut heard[..10]).await.unwrap();
+            stream.write_all(b"220 now\r\n").await.unwrap();
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                let _ = stream.read(&mut [0]).await;
+            }
+        }
+    })
+    .await;
+    let page = list(&[format!("smtp://{address}"), format!("imap://{address}")], &[]).await;
+    assert!(page.warnings.is_empty(), "{:?}", page.warnings);
+    let [asset] = page.assets.as_slice() else { panic!("one place is one asset: {:?}", page.assets) };
+    assert_eq!((asset.external_id.as_str(), &asset.attributes["startTls"]), (&*address.to_string(), &json!("SMTP")));
+    let page = list(&[format!("imap://{address}")], &[]).await;
+    assert_eq!((page.assets.len(), codes(&page)), (0, vec!["starttls_not_spoken"]));
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_the_same_asset() {
     let mut seen = Vec::new();
     let (old, new) = (named("localhost"), named("localhost"));
