@@ -7,9 +7,12 @@ use keywright_tests::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
-on_both_databases!(every_operation_is_open_to_its_roles_only);
+on_both_databases!(every_operation_is_open_to_its_roles_only, the_documented_table_is_this_one);
 
 const EVERYBODY: &[&str] = &["viewer", "auditor", "operator", "admin"];
 const OPERATORS: &[&str] = &["operator", "admin"];
@@ -112,17 +115,58 @@ fn table() -> Vec<Row> {
     ]
 }
 
-/// Open to everybody, or ends the caller's own session: the tests of identity have them.
-const ELSEWHERE: &[&str] = &[
-    "login",
-    "refresh",
-    "logout",
-    "deleteOtherSessions",
-    "getJwks",
-    "getHealth",
-    "getReadiness",
-    "getVersion",
-    "getMetrics",
+/// What the docs show of the table. `documented` is the served document.
+fn markdown(documented: &Value) -> String {
+    let by_id: BTreeMap<String, Row> = table().into_iter().map(|row| (row.0.to_owned(), row)).collect();
+    let mut text = String::from(
+        "# Who may do what\n\nMade from the table that the tests hold every operation and role against \
+         (`tests/it/http/roles.rs`); `KWTEST_WRITE_DOCS=1 ./just test the_documented_table` writes it anew.\n\nA restriction to subscriptions narrows what is seen and \
+         touched, never what may be done. Whoever started a job may control it; for the jobs of others the permission \
+         `jobs:control` is asked for as well. A token has at most the permissions of its user.\n\n\
+         | operation | | permission | viewer | auditor | operator | admin |\n| --- | --- | --- | :-: | :-: | :-: | :-: |\n",
+    );
+    for (path, item) in documented["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let Some(id) = operation["operationId"].as_str() else { continue };
+            let elsewhere = || ELSEWHERE.iter().find(|row| row.0 == id).and_then(|row| row.1);
+            let (permission, allowed) = match by_id.get(id) {
+                Some(Row(_, _, _, _, allowed, permission)) => (Some(*permission), *allowed),
+                None => (elsewhere(), EVERYBODY),
+            };
+            let permission = permission.map_or_else(|| "none".to_owned(), |name| format!("`{name}`"));
+            let marks = EVERYBODY.iter().map(|role| if allowed.contains(role) { " ✓ |" } else { " |" });
+            let marks: String = marks.collect();
+            writeln!(text, "| `{} {path}` | {id} | {permission} |{marks}", method.to_uppercase()).unwrap();
+        }
+    }
+    text
+}
+
+async fn the_documented_table_is_this_one(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let document = api.nobody().get("/openapi.json").await.ok(200);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ROLES.md");
+    let made = markdown(&document);
+    if std::env::var_os("KWTEST_WRITE_DOCS").is_some() {
+        std::fs::write(file, &made).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(file).unwrap() == made,
+        "docs/ROLES.md is not this table: run KWTEST_WRITE_DOCS=1 ./just test the_documented_table"
+    );
+}
+
+/// Open to everybody, or ends the caller's own session, which needs this permission: the tests of identity have them.
+const ELSEWHERE: &[(&str, Option<&str>)] = &[
+    ("login", None),
+    ("refresh", None),
+    ("logout", None),
+    ("deleteOtherSessions", Some("account:self")),
+    ("getJwks", None),
+    ("getHealth", None),
+    ("getReadiness", None),
+    ("getVersion", None),
+    ("getMetrics", None),
 ];
 
 async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
@@ -131,7 +175,7 @@ async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
     let items = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
     let documented: BTreeSet<&str> = items.filter_map(|operation| operation["operationId"].as_str()).collect();
     let rows = table();
-    let tested: BTreeSet<&str> = rows.iter().map(|row| row.0).chain(ELSEWHERE.iter().copied()).collect();
+    let tested: BTreeSet<&str> = rows.iter().map(|row| row.0).chain(ELSEWHERE.iter().map(|row| row.0)).collect();
     assert_eq!(tested, documented, "each operation has its row");
     for Row(id, method, path, body, allowed, permission) in rows {
         let path = path.replace("{id}", "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99");
