@@ -12,6 +12,7 @@ use keywright_jobs::{metrics, setup::telemetry::traces::RequestTrace};
 use poem::http::{HeaderName, HeaderValue, Method, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result};
 
+use crate::auth::sso::page;
 use crate::context::{self, RequestContext};
 use crate::error::{ApiError, PROBLEM_JSON, from_status};
 
@@ -56,7 +57,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let (id, path) = (self.request_id(&request), request.uri().path().to_owned());
         let context = Arc::new(RequestContext::new(id, path, trace.traceparent.clone()));
         request.extensions_mut().insert(context.clone());
+        let wants_page = page::is_wanted(&request);
         let mut response = context::scope(context.clone(), self.answer(request)).await;
+        let for_people = context.operation().is_some_and(|operation| page::FOR_PEOPLE.contains(&operation.id.as_str()));
+        if wants_page && for_people {
+            response = page::of_refusal(response).await;
+        }
         if method == Method::HEAD {
             response.set_body(Body::empty());
         }

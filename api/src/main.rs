@@ -245,7 +245,7 @@ async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) ->
         licence: Arc::new(licence),
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
-        edge: Surroundings::of(config),
+        edge: Surroundings::of(config).context("KEYWRIGHT_OIDC_CLIENT_SECRET_FILE")?,
         draining: stop.clone(),
         pace: Pace::default(),
         check_answers: false,

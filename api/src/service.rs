@@ -2,7 +2,12 @@
 
 use crate::{
     app::{self, Draining},
-    auth::{Identity, IdentityGate, denials::Audited, vigil::Vigil},
+    auth::{
+        Identity, IdentityGate,
+        denials::Audited,
+        sso::{Registration, Sso},
+        vigil::Vigil,
+    },
     client_address::TrustedProxies,
     cors::Cors,
     front::Front,
@@ -26,6 +31,7 @@ use crate::{
         queues::QueuesApi,
         schedules::SchedulesApi,
         settings::SettingsApi,
+        sso::SsoApi,
         subscriptions::SubscriptionsApi,
         system::SystemApi,
         tokens::TokensApi,
@@ -41,7 +47,7 @@ use keywright_jobs::{
     setup::{clock::Clock, config::Config, database::Database, ids, sealing::Sealing},
 };
 use poem::{EndpointExt, Response, endpoint::BoxEndpoint};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What the facade is built from.
@@ -75,20 +81,24 @@ pub struct Surroundings {
     pub egress: EgressGuard,
     /// TLS ends here.
     pub tls: bool,
+    /// As what this instance is known to a provider of single sign-on.
+    pub sso: Option<Registration>,
 }
 
 impl Surroundings {
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
+    /// # Errors
+    /// When a file that the configuration names cannot be read.
+    pub fn of(config: &Config) -> io::Result<Self> {
         let minute = config.rate_limit_per_minute.map(Rule::per_minute);
         let hour = config.rate_limit_per_hour.map(Rule::per_hour);
-        Self {
+        Ok(Self {
             limits: minute.into_iter().chain(hour).collect(),
             proxies: TrustedProxies(config.trusted_proxies.clone()),
             cors: Cors(config.cors_origins.clone()),
             egress: EgressGuard::new(&config.egress_allow),
             tls: config.tls_files().is_some(),
-        }
+            sso: Registration::of(config)?,
+        })
     }
 }
 
@@ -127,11 +137,18 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     };
     let settings = Live::new(database.clone());
     licence.watch(draining.clone());
+    let sso = match edge.sso {
+        Some(registration) => {
+            let (identity, licence) = (Arc::clone(&identity), Arc::clone(&licence));
+            Some(Arc::new(Sso::new(identity, licence, &sealing, &edge.egress, registration)?))
+        }
+        None => None,
+    };
     let readiness = DatabaseReadiness { database: database.clone(), worker_silence };
     let api = (
         SystemApi::new(Arc::new(readiness)),
         MetricsApi::new(database.clone(), Arc::clone(&identity), listen, worker_silence),
-        AuthApi::new(Arc::clone(&identity)),
+        (AuthApi::new(Arc::clone(&identity)), SsoApi { identity: Arc::clone(&identity), sso }),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity), Arc::clone(&licence)),
         SubscriptionsApi {

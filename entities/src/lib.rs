@@ -24,6 +24,7 @@ pub mod sealing_canary;
 pub mod session;
 pub mod settings;
 pub mod signing_key;
+pub mod sso_return;
 pub mod subscription;
 pub mod subscription_credential;
 pub mod types;

@@ -16,6 +16,8 @@ pub struct Model {
     pub revoked_at: Option<DateTimeUtc>,
     pub user_agent: Option<String>,
     pub address: Option<String>,
+    /// It began with single sign-on, not with a password.
+    pub sso: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

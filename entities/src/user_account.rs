@@ -19,6 +19,9 @@ pub struct Model {
     pub disabled: bool,
     /// The ids of the subscriptions whose rows they may see; none = all.
     pub subscriptions: Option<Json>,
+    /// Who vouches for them in single sign-on, and by which name; both set or neither.
+    pub sso_issuer: Option<String>,
+    pub sso_subject: Option<String>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
     pub version: i64,
@@ -39,6 +42,11 @@ impl Model {
     /// The subscriptions whose rows they may see.
     pub fn visible(&self) -> Scope {
         Scope::of_column(self.subscriptions.as_ref())
+    }
+
+    /// Whether they come in by single sign-on, and no other way.
+    pub fn is_sso(&self) -> bool {
+        self.sso_issuer.is_some()
     }
 }
 
@@ -72,6 +80,11 @@ pub async fn admins_locked(db: &impl ConnectionTrait) -> Result<Vec<Model>, DbEr
 /// The user of this name, whatever its case.
 pub async fn by_name(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>, DbErr> {
     Entity::find().filter(Column::NameKey.eq(name_key(name))).one(db).await
+}
+
+/// The user whom this issuer knows as this subject.
+pub async fn by_subject(db: &impl ConnectionTrait, issuer: &str, subject: &str) -> Result<Option<Model>, DbErr> {
+    Entity::find().filter(Column::SsoIssuer.eq(issuer)).filter(Column::SsoSubject.eq(subject)).one(db).await
 }
 
 /// The administrator who was there first, among those who may sign in.

@@ -9,6 +9,9 @@
 //! looks at the peer's address after the connect.
 
 mod address;
+mod http;
+
+pub use http::{FetchError, GuardedHttp};
 
 use crate::setup::config::EgressAllow;
 use async_trait::async_trait;
@@ -87,6 +90,13 @@ impl EgressGuard {
             }
         }
         guard
+    }
+
+    /// The same, with this place of the operator's own let through.
+    #[must_use]
+    pub fn with_place(mut self, host: &str, port: u16) -> Self {
+        self.places.insert((comparable(host), port));
+        self
     }
 
     /// The same, with names that lead where `names` says.

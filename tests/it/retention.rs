@@ -138,6 +138,7 @@ async fn sign_in(db: &Database, ended_days_ago: i64, tokens: usize) -> Uuid {
         revoked_at: Set(None),
         user_agent: Set(None),
         address: Set(None),
+        sso: Set(false),
     };
     let session = row.insert(db.reader()).await.unwrap().id;
     let tokens = (0..tokens).map(|_| refresh_token::ActiveModel {

@@ -44,6 +44,8 @@ async fn owner(db: &Database) -> Uuid {
         role: Set(Role::Operator),
         disabled: Set(false),
         subscriptions: Set(None),
+        sso_issuer: Set(None),
+        sso_subject: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

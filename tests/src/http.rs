@@ -10,7 +10,7 @@ use crate::{
 use chrono::{DateTime, TimeDelta, Utc};
 use keywright_api::{routes::jobs::events::Pace, service::Surroundings};
 use keywright_jobs::{licence::Licence, setup::clock::Clock};
-use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use reqwest::{Method, RequestBuilder, header::HeaderMap, redirect::Policy};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -63,6 +63,11 @@ impl Api {
         Self::made(database, listen, edge, Pace::default(), None).await
     }
 
+    /// The same with a licence.
+    pub async fn surrounded_and_licensed(database: TestDatabase, edge: Surroundings, terms: Terms) -> Self {
+        Self::made(database, LOOPBACK, edge, Pace::default(), Some(terms)).await
+    }
+
     async fn made(
         database: TestDatabase,
         listen: IpAddr,
@@ -75,7 +80,7 @@ impl Api {
         let statements = Arc::<AtomicU64>::default();
         let database = app.another().await.counting(Arc::clone(&statements));
         let server = Server::start(database, listen, edge, &shift, pace, terms.clone()).await;
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().expect("a client");
         let mut api =
             Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server, terms };
         api.make_tokens().await;

@@ -17,6 +17,7 @@ pub mod gcp_kms;
 pub mod http;
 pub mod instance;
 pub mod licence;
+pub mod oidc;
 pub mod people;
 pub mod process;
 pub mod rig;

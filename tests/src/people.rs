@@ -20,6 +20,8 @@ pub async fn person(api: &Api, name: &str, role: &str) -> String {
         role: Set(role),
         disabled: Set(false),
         subscriptions: Set(None),
+        sso_issuer: Set(None),
+        sso_subject: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

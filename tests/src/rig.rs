@@ -1,4 +1,4 @@
-//! Servers that nobody here wrote, standing in for the clouds, and the proxy that watches what we send them.
+//! Servers that nobody here wrote, standing in for the clouds and for a provider of single sign-on, and the proxy that watches what we send them.
 //!
 //! They come from the Python environment that `KWTEST_VENV` names (`scripts/venv.sh` makes it from
 //! `tests/rig/requirements.txt`). Each listens on a free port of 127.0.0.1 and ends when its value is dropped.
@@ -64,6 +64,16 @@ impl Rig {
         self.serve("roto", |port| {
             let mut command = Command::new(self.venv.join("bin/roto-server"));
             command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--ephemeral"]);
+            command
+        })
+        .await
+    }
+
+    /// An OpenID provider. Everybody may log in as anybody; `PUT /users/SUBJECT` says what an ID token is to claim.
+    pub async fn oidc_provider(&self) -> Result<Server> {
+        self.serve("oidc-provider-mock", |port| {
+            let mut command = Command::new(self.venv.join("bin/oidc-provider-mock"));
+            command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
             command
         })
         .await

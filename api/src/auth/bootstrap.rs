@@ -90,6 +90,8 @@ async fn insert(db: &Database, hash: String, generated: bool) -> Result<bool, Db
         role: Set(Role::Admin),
         disabled: Set(false),
         subscriptions: Set(None),
+        sso_issuer: Set(None),
+        sso_subject: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),

@@ -70,6 +70,8 @@ pub enum Credential {
     Session {
         id: Uuid,
         expires_at: DateTime<Utc>,
+        /// It began with single sign-on.
+        sso: bool,
     },
     ApiToken {
         id: Uuid,
@@ -156,7 +158,7 @@ impl Principal {
     }
 
     pub(super) fn of_session(session: &session::Model, user: user_account::Model) -> Self {
-        let credential = Credential::Session { id: session.id, expires_at: session.expires_at };
+        let credential = Credential::Session { id: session.id, expires_at: session.expires_at, sso: session.sso };
         Self::new(user, credential, Scope::All)
     }
 

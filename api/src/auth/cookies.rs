@@ -11,6 +11,11 @@ use std::time::Duration;
 
 /// The name of the access token's cookie behind TLS. `__Host-` makes browsers insist on Secure, Path=/ and no Domain.
 pub const ACCESS_COOKIE: &str = "__Host-keywright";
+/// What the cookies of ways to the provider of single sign-on begin with.
+const SSO_COOKIE: &str = "__Host-keywright-sso-";
+const PLAIN_SSO_COOKIE: &str = "keywright-sso-";
+/// A little longer than a way is good: whoever comes late is told so.
+const SSO_AGE: Duration = Duration::from_secs(900);
 const REFRESH_COOKIE: &str = "__Host-keywright-refresh";
 /// The names over plain http, where browsers refuse the prefix.
 const PLAIN_ACCESS_COOKIE: &str = "keywright";
@@ -61,6 +66,25 @@ impl CookieNames {
         }
     }
 
+    /// What the names of cookies begin with that are kept while somebody is at the provider of single sign-on.
+    pub fn sso_prefix(self) -> &'static str {
+        if self.secure { SSO_COOKIE } else { PLAIN_SSO_COOKIE }
+    }
+
+    /// Such a cookie. It comes back from another site's page, on which a strict one would stay away.
+    pub fn sso_begun(self, name: &str, value: &str) -> Cookie {
+        let mut cookie = self.cookie(name, value, SSO_AGE);
+        cookie.set_same_site(SameSite::Lax);
+        cookie
+    }
+
+    /// Takes it from the browser.
+    pub fn sso_ended(self, name: &str) -> Cookie {
+        let mut cookie = self.cookie(name, "", Duration::ZERO);
+        cookie.set_same_site(SameSite::Lax);
+        cookie
+    }
+
     fn cookie(self, name: &str, value: &str, max_age: Duration) -> Cookie {
         let mut cookie = Cookie::new_with_str(name, value);
         cookie.set_http_only(true);
@@ -80,15 +104,22 @@ pub struct Token<'a> {
 }
 
 /// The value of a cookie (RFC 6265, 5.4). Our values need no decoding.
-fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    pairs(headers).find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
+/// The names of cookies that begin so.
+pub(super) fn names(headers: &HeaderMap, prefix: &str) -> Vec<String> {
+    pairs(headers).map(|(name, _)| name).filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(found, _)| *found == name)
-        .map(|(_, value)| value)
 }
 
 /// Whether a method is one that changes nothing (RFC 9110, 9.2.1).
@@ -165,6 +196,8 @@ mod tests {
         CookieNames::new(true).set(&jar, now, token, token);
         let text = jar.get(ACCESS_COOKIE).unwrap().to_string();
         assert_eq!(text, "__Host-keywright=t; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=900");
+        let begun = CookieNames::new(true).sso_begun("__Host-keywright-sso-x", "v").to_string();
+        assert_eq!(begun, "__Host-keywright-sso-x=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=900");
         CookieNames::new(true).clear(&jar);
         assert!(jar.get(REFRESH_COOKIE).unwrap().to_string().ends_with("Secure; Path=/; Max-Age=0"));
     }

@@ -1,7 +1,7 @@
 //! Refusals in the audit log. What somebody known may not do is an event of its own. What somebody unknown tried is counted
 //! per address, code and minute and becomes one event when the minute is over: a flood must not fill the log.
 
-use super::caller;
+use super::{caller, sso};
 use crate::{context::RequestContext, error::Code};
 use keywright_entities::types::Outcome;
 use keywright_jobs::{
@@ -105,7 +105,7 @@ impl Denials {
 }
 
 fn event(one: &Counted, count: u64) -> Event {
-    let login = one.code == Code::LoginFailed.as_str();
+    let login = one.code == Code::LoginFailed.as_str() || one.code.starts_with("sso_");
     let event_type = if login { EventType::LoginFailed } else { EventType::AccessDenied };
     let event = Event::new(event_type, Actor::ANONYMOUS, if login { "user" } else { "operation" })
         .outcome(Outcome::Denied)
@@ -142,8 +142,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Audited<E> {
         let (Some(code), Some(context)) = (code, context) else { return Ok(response) };
         match context.caller() {
             Some(actor) if is_denial(code) => self.denials.known(actor.clone(), code, &context, address).await,
-            // a failed login is counted where it is known whose it was
-            None if code != Code::LoginFailed && (is_denial(code) || code == Code::RateLimited) => {
+            // a failed login, however it was tried, is counted where it is known whose it was
+            None if code != Code::LoginFailed
+                && !sso::is_counted(code)
+                && (is_denial(code) || code == Code::RateLimited) =>
+            {
                 self.denials.count(code, address, None);
             }
             _ => {}

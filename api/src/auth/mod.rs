@@ -6,6 +6,7 @@
 //! * [`api_tokens`]: tokens for programs.
 //! * [`users`]: who there is.
 //! * [`throttle`]: guessing passwords gets slower; [`denials`]: who was refused, for the audit log.
+//! * [`sso`]: sign in at the operator's OpenID provider.
 //! * [`cookies`], [`csrf`]: what browsers hold, and the proof that our own pages send it.
 //! * [`access`], [`signing_keys`]: short-lived signed tokens and their keys; [`opaque`]: all other tokens.
 //! * [`vigil`]: looking again at those who stay long.
@@ -23,6 +24,7 @@ pub mod operator;
 pub mod passwords;
 pub mod sessions;
 pub mod signing_keys;
+pub mod sso;
 pub mod throttle;
 pub mod users;
 pub mod vigil;

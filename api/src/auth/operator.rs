@@ -25,6 +25,10 @@ use thiserror::Error;
 pub enum OperatorError {
     #[error("there is no user {0:?}")]
     NoSuchUser(String),
+    #[error(
+        "{0:?} comes in by single sign-on and has no password here; give another user the role, or make a token with create-token"
+    )]
+    SingleSignOn(String),
     #[error("there is no administrator who may sign in; start keywright-api once, or name another owner with --user")]
     NoAdmin,
     #[error("the role {wanted} can do more than {user}, whose role is {role}; choose a lower role or another owner")]
@@ -80,7 +84,7 @@ pub async fn create_token(
 /// password, to be printed once.
 ///
 /// # Errors
-/// [`OperatorError::NoSuchUser`].
+/// [`OperatorError::NoSuchUser`]; [`OperatorError::SingleSignOn`] for who has none.
 pub async fn reset_password(db: &Database, passwords: &Passwords, name: &str) -> Result<SecretString, OperatorError> {
     let password = passwords::generate()?;
     let hash = passwords.hash(password.clone()).await?;
@@ -88,6 +92,9 @@ pub async fn reset_password(db: &Database, passwords: &Passwords, name: &str) ->
     let unknown = || OperatorError::NoSuchUser(name.to_owned());
     let user = user_account::by_name(&*write, name).await?.ok_or_else(unknown)?;
     let user = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(unknown)?;
+    if user.is_sso() {
+        return Err(OperatorError::SingleSignOn(user.name));
+    }
     let id = user.id;
     sessions::store_password(&write, user, hash, true).await?;
     session::revoke(&*write, id, Which::All).await?;

@@ -75,15 +75,28 @@ pub async fn login(
         return Err(ApiError::unauthorized(Code::LoginFailed, "The user name or the password is wrong."));
     };
     identity.throttle.succeeded(&*write, &attempt).await?;
-    let session = insert_session(&write, user.id, client).await?;
-    let signed_in = issue(identity, &write, &user, &session).await?;
+    let signed_in = begin(identity, &write, &user, client, false).await?;
+    write.commit().await?;
+    Ok(signed_in)
+}
+
+/// Starts a session of somebody who proved who they are, in the caller's transaction. `sso`: by single sign-on.
+pub(super) async fn begin(
+    identity: &Identity,
+    write: &Write,
+    user: &user_account::Model,
+    client: Client,
+    sso: bool,
+) -> Result<SignedIn, ApiError> {
+    let session = insert_session(write, user.id, client, sso).await?;
+    let signed_in = issue(identity, write, user, &session).await?;
     event(EventType::Login, Actor::user(user.id, user.name.as_str()), "user")
         .subject(user.id)
         .detail("sessionId", session.id.to_string())
+        .detail("method", if sso { "sso" } else { "password" })
         .detail("address", session.address)
-        .write(&*write)
+        .write(&**write)
         .await?;
-    write.commit().await?;
     Ok(signed_in)
 }
 
@@ -94,7 +107,7 @@ async fn still(write: &Write, user: Option<&user_account::Model>) -> Result<Opti
     Ok(now.filter(|now| !now.disabled && now.password_hash == user.password_hash))
 }
 
-async fn insert_session(write: &Write, user: Uuid, client: Client) -> Result<session::Model, DbErr> {
+async fn insert_session(write: &Write, user: Uuid, client: Client, sso: bool) -> Result<session::Model, DbErr> {
     let now = clock::micros(clock::now(&**write).await?);
     let agent = client.user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT).collect());
     let row = session::ActiveModel {
@@ -106,6 +119,7 @@ async fn insert_session(write: &Write, user: Uuid, client: Client) -> Result<ses
         revoked_at: Set(None),
         user_agent: Set(agent),
         address: Set(client.address),
+        sso: Set(sso),
     };
     row.insert(&**write).await
 }
@@ -223,7 +237,7 @@ pub async fn revoke(identity: &Identity, caller: &Principal, user: Uuid, one: Op
 /// Sets a new password and ends all other sessions.
 ///
 /// # Errors
-/// 400 for a wrong present password and for a new one that breaks the rules.
+/// 400 for a wrong present password and for a new one that breaks the rules; 409 for users of single sign-on, who have none.
 pub async fn change_password(
     identity: &Identity,
     caller: &Principal,
@@ -236,6 +250,10 @@ pub async fn change_password(
     }
     let gone = || ApiError::unauthorized(Code::TokenRevoked, "The user is gone.");
     let user = user_account::by_id(identity.db.reader(), caller.user_id).await?.ok_or_else(gone)?;
+    if user.is_sso() {
+        let detail = "You come in by single sign-on and have no password here. Change it at the provider.";
+        return Err(ApiError::conflict(detail));
+    }
     let attempt = identity.throttle.password(user.id);
     identity.throttle.admit(identity.db.reader(), &attempt).await?;
     if !identity.passwords.verify(current, user.password_hash.as_deref()).await? {

@@ -169,6 +169,8 @@ impl Rig {
             role: Set(role),
             disabled: Set(false),
             subscriptions: Set(None),
+            sso_issuer: Set(None),
+            sso_subject: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
             version: Set(1),

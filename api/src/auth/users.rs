@@ -100,6 +100,8 @@ pub async fn create(
         role: new.role,
         disabled: !new.enabled,
         subscriptions: new.subscriptions.map(|ids| json!(ids)),
+        sso_issuer: None,
+        sso_subject: None,
         created_at: now,
         updated_at: now,
         version: 1,
@@ -159,6 +161,7 @@ pub async fn change(
     }
     if let Some(password) = &change.password {
         refuse_own(caller, id)?;
+        refuse_sso(&before)?;
         after.password_hash = Some(password.hash.clone());
         after.password_generated = password.generated.is_some();
     }
@@ -206,7 +209,9 @@ async fn find_to_change(write: &Write, id: Uuid) -> Result<(user_account::Model,
     Ok((row, admins))
 }
 
-fn refuse_last(admins: &[user_account::Model], id: Uuid) -> Result<(), ApiError> {
+/// # Errors
+/// 409 `last_admin` when nobody else may administer.
+pub(super) fn refuse_last(admins: &[user_account::Model], id: Uuid) -> Result<(), ApiError> {
     if matches!(admins, [only] if only.id == id) {
         let detail = "This is the last enabled administrator. Make another user one first.";
         return Err(ApiError::new(Code::LastAdmin, detail));
@@ -219,6 +224,15 @@ fn refuse_own(caller: &Principal, id: Uuid) -> Result<(), ApiError> {
     if caller.user_id == id {
         let message = "Change your own password with POST /api/auth/password, which asks for the present one.";
         return Err(ApiError::invalid("/password", "own", message));
+    }
+    Ok(())
+}
+
+/// Whoever comes in by single sign-on does so in no other way.
+fn refuse_sso(user: &user_account::Model) -> Result<(), ApiError> {
+    if user.is_sso() {
+        let message = "This user comes in by single sign-on and has no password here.";
+        return Err(ApiError::invalid("/password", "sso", message));
     }
     Ok(())
 }

@@ -48,6 +48,14 @@ pub enum Code {
     LastAdmin,
     /// There are as many schedules as the settings allow.
     TooManySchedules,
+    /// A way back from the provider of single sign-on that this browser did not just begin.
+    SsoStateInvalid,
+    /// The provider's answer proves nothing.
+    SsoFailed,
+    /// It is known who it is, or that they may not come in.
+    SsoDenied,
+    /// The provider does not answer.
+    SsoUnavailable,
 }
 
 impl Code {
@@ -92,6 +100,10 @@ impl Code {
         Self::ModeUnavailable,
         Self::LastAdmin,
         Self::TooManySchedules,
+        Self::SsoStateInvalid,
+        Self::SsoFailed,
+        Self::SsoDenied,
+        Self::SsoUnavailable,
     ];
 
     /// The wire spelling, the HTTP status it is answered with, and the title (the same for every occurrence, RFC 9457).
@@ -135,6 +147,10 @@ impl Code {
             Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
             Self::ModeUnavailable => ("mode_unavailable", 400, "The mode is not available"),
             Self::LastAdmin => ("last_admin", 409, "Somebody must be able to administer"),
+            Self::SsoStateInvalid => ("sso_state_invalid", 400, "The sign-in must be begun again"),
+            Self::SsoFailed => ("sso_failed", 401, "The single sign-on failed"),
+            Self::SsoDenied => ("sso_denied", 403, "The single sign-on was denied"),
+            Self::SsoUnavailable => ("sso_unavailable", 503, "The provider of single sign-on cannot be used"),
             Self::TooManySchedules => ("too_many_schedules", 409, "There are as many schedules as allowed"),
         }
     }

@@ -11,6 +11,9 @@ use crate::client_address::client_address;
 use crate::error::ApiError;
 use crate::strict::{Gate, Operation};
 
+/// Operations by which somebody unknown becomes known.
+const LOGINS: &[&str] = &["login", "ssoLogin", "ssoCallback"];
+
 /// The identity gate, and the count of requests behind it. Who fails to say who they are counts by their address.
 pub struct LimitGate {
     identity: Arc<Identity>,
@@ -41,7 +44,7 @@ impl Gate for LimitGate {
         }
         let whose = match request.data::<caller::Principal>() {
             Some(principal) if admitted.is_ok() => whose(principal),
-            _ if operation.id == "login" => Whose::login(client_address(request)),
+            _ if LOGINS.contains(&operation.id.as_str()) => Whose::login(client_address(request)),
             _ => Whose::address(client_address(request)),
         };
         self.charge(request, whose).await?;

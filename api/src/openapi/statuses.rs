@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Options, each_operation};
+use crate::auth::sso::page;
 use crate::error::{Code, PROBLEM_JSON};
 
 /// Refusals that do not follow from an operation's parameters, body and credentials, by `operationId`.
@@ -11,6 +12,8 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("getMetrics", &[401, 403, 503]),
     ("login", &[401, 403, 429]),
     ("refresh", &[401, 403]),
+    ("ssoLogin", &[403, 404, 503]),
+    ("ssoCallback", &[401, 403, 404, 409, 503]),
     ("logout", &[409]),
     ("changePassword", &[409, 429]),
     ("createSubscription", &[409]),
@@ -30,7 +33,7 @@ pub const EXTRA: &[(&str, &[u16])] = &[
 
 pub(super) fn document_refusals(document: &mut Value, options: Options) {
     each_operation(document, |path, method, operation| {
-        let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default();
+        let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
         let extra = EXTRA.iter().filter(|(of, _)| *of == id).flat_map(|(_, statuses)| statuses.iter().copied());
         let mut statuses: Vec<u16> = derived(path, method, operation, options);
         statuses.extend(extra);
@@ -45,7 +48,19 @@ pub(super) fn document_refusals(document: &mut Value, options: Options) {
         for status in statuses {
             responses.entry(status.to_string()).or_insert_with(|| refusal(status, keyed));
         }
+        if page::FOR_PEOPLE.contains(&id.as_str()) {
+            also_as_page(responses);
+        }
     });
+}
+
+/// Refusals that whoever asks for `text/html` reads as a page.
+fn also_as_page(responses: &mut Map<String, Value>) {
+    for content in responses.values_mut().filter_map(|response| response.get_mut("content")) {
+        if content.get(PROBLEM_JSON).is_some() {
+            super::set(content, "text/html", json!({ "schema": { "type": "string" } }));
+        }
+    }
 }
 
 /// The rules, one line each.

@@ -129,6 +129,14 @@ pub enum CredentialType {
     Token,
 }
 
+/// How a session began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum SignInMethod {
+    Password,
+    Sso,
+}
+
 /// The caller.
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase", example)]
@@ -141,6 +149,8 @@ pub struct Me {
     permissions: Vec<String>,
     password_change_required: bool,
     credential_type: CredentialType,
+    /// How the session began; null for an API token.
+    sign_in_method: Option<SignInMethod>,
     /// The session or the token.
     credential_id: Uuid,
     /// When the session or the token ends; null = never.
@@ -158,6 +168,7 @@ impl Example for Me {
             permissions: vec!["account:self".to_owned(), "inventory:read".to_owned()],
             password_change_required: false,
             credential_type: CredentialType::Session,
+            sign_in_method: Some(SignInMethod::Password),
             credential_id: Uuid::from_u128(0x0198_f3c2_5d1c_7a3b_9c57_2f1d_6b0e_4a12),
             expires_at: Some(DateTime::UNIX_EPOCH.into()),
             csrf_token: Some("mD3cVQ0b8n…".to_owned()),
@@ -322,8 +333,13 @@ impl AuthApi {
     #[oai(path = "/api/auth/me", method = "get", operation_id = "getMe")]
     async fn me(&self, caller: Caller<perm::AccountSelf>) -> Result<Json<Me>, ApiError> {
         let (credential_type, credential_id, expires_at) = match caller.credential {
-            Credential::Session { id, expires_at } => (CredentialType::Session, id, Some(expires_at)),
+            Credential::Session { id, expires_at, .. } => (CredentialType::Session, id, Some(expires_at)),
             Credential::ApiToken { id, expires_at, .. } => (CredentialType::Token, id, expires_at),
+        };
+        let sign_in_method = match caller.credential {
+            Credential::Session { sso: true, .. } => Some(SignInMethod::Sso),
+            Credential::Session { sso: false, .. } => Some(SignInMethod::Password),
+            Credential::ApiToken { .. } => None,
         };
         let held = Permission::ALL.iter().filter(|permission| caller.may(**permission));
         Ok(Json(Me {
@@ -333,6 +349,7 @@ impl AuthApi {
             permissions: held.map(|permission| permission.as_str().to_owned()).collect(),
             password_change_required: caller.password_generated,
             credential_type,
+            sign_in_method,
             credential_id,
             expires_at: expires_at.map(Timestamp::from),
             csrf_token: caller.session_id().map(|session| self.identity.csrf.token(session)),

@@ -26,6 +26,7 @@ pub mod queues;
 pub mod role;
 pub mod schedules;
 pub mod settings;
+pub mod sso;
 pub mod subscriptions;
 pub mod system;
 pub mod tokens;
@@ -37,7 +38,8 @@ use poem_openapi::Tags;
 pub type Api = (
     system::SystemApi,
     metrics::MetricsApi,
-    auth::AuthApi,
+    // a tuple has at most sixteen
+    (auth::AuthApi, sso::SsoApi),
     tokens::TokensApi,
     users::UsersApi,
     subscriptions::SubscriptionsApi,

@@ -36,6 +36,8 @@ pub struct UserView {
     pub enabled: bool,
     /// The subscriptions that they see, with what belongs to them; null = all.
     pub subscriptions: Option<Vec<Uuid>>,
+    /// They come in by single sign-on, and have no password here.
+    pub sso: bool,
     /// The password was made by the program: until it is changed, a session can do nothing else.
     pub password_change_required: bool,
     pub created_at: Timestamp,
@@ -52,6 +54,7 @@ impl UserView {
         };
         Self {
             id: row.id,
+            sso: row.is_sso(),
             name: row.name,
             role: row.role.into(),
             enabled: !row.disabled,

@@ -16,6 +16,9 @@ use crate::idempotency::KEY;
 /// The methods that a path item can have, in the order in which `Allow` lists them.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
+/// Operations to which others write the query: a provider of single sign-on may add what it likes (RFC 6749, 4.1.2).
+const OPEN_QUERY: &[&str] = &["ssoCallback"];
+
 /// One operation of the document.
 #[derive(Debug)]
 pub struct Operation {
@@ -29,6 +32,8 @@ pub struct Operation {
     pub(super) body: Option<Body>,
     /// Whether it takes an `Idempotency-Key`.
     pub(super) takes_key: bool,
+    /// Whether parameters of the query that are not documented are ignored.
+    pub(super) open_query: bool,
     /// Empty unless answers are checked.
     pub(crate) answers: BTreeMap<u16, Media>,
     /// By status, the paths of the members that are shown once; an empty step stands for every item of a list.
@@ -230,6 +235,7 @@ fn compile_operation(document: &Value, pattern: &str, operation: &Value, answers
         parameters,
         body: operation.get("requestBody").map(|body| compile_body(document, body)).transpose()?,
         takes_key,
+        open_query: operation.get("operationId").and_then(Value::as_str).is_some_and(|id| OPEN_QUERY.contains(&id)),
         answers: if answers { compile_answers(document, operation)? } else { BTreeMap::new() },
         secrets: secrets::find(document, operation)?,
     })

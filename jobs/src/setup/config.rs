@@ -4,11 +4,13 @@
 //! it. `AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS` and `AZURE_*` are read by the clouds' own SDKs, not here.
 
 mod keys;
+mod oidc;
 mod parse;
 mod sources;
 mod values;
 
 pub use keys::{KEYS, Key, UsedBy, markdown_table};
+pub use oidc::{CALLBACK, GroupRoles, Issuer, Oidc};
 pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LicenceKey, LogFormat, MasterKeySource, MasterKeys};
 
@@ -79,6 +81,7 @@ pub struct Config {
     /// Days after which another key signs access tokens; 0 = only when the operator says so.
     pub signing_key_days: u32,
     pub egress_allow: Vec<EgressAllow>,
+    pub oidc: Oidc,
     /// A filter in the syntax of `tracing_subscriber::EnvFilter`, already checked.
     pub log: String,
     pub log_format: LogFormat,
@@ -156,6 +159,7 @@ impl Config {
             login: LoginLimits::default(),
             signing_key_days: 30,
             egress_allow: Vec::new(),
+            oidc: Oidc::default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             otlp_endpoint: None,
@@ -252,6 +256,7 @@ impl Loaded {
         match Self::from_sources(&sources, &Machine::this()) {
             Ok(loaded) => {
                 problems.extend(loaded.unreadable_key_files());
+                problems.extend(loaded.config.oidc.unreadable_file());
                 if problems.is_empty() { Ok(loaded) } else { Err(ConfigError(problems)) }
             }
             Err(ConfigError(more)) => {
@@ -352,6 +357,7 @@ fn contradictions(config: &Config, sources: &Sources) -> Vec<Problem> {
             found.push(problem(given, &format!("is given without {other}; TLS needs both, and plain http neither")));
         }
     }
+    found.extend(oidc::contradictions(config, sources));
     found
 }
 

@@ -25,6 +25,7 @@ mod roles;
 mod scans;
 mod schedules;
 mod settings;
+mod sso;
 mod streams;
 mod subscriptions;
 mod tokens;

@@ -161,6 +161,8 @@ const ELSEWHERE: &[(&str, Option<&str>)] = &[
     ("login", None),
     ("refresh", None),
     ("logout", None),
+    ("ssoLogin", None),
+    ("ssoCallback", None),
     ("deleteOtherSessions", Some("account:self")),
     ("getJwks", None),
     ("getHealth", None),

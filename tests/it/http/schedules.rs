@@ -264,6 +264,8 @@ async fn user(api: &Api, name: &str, role: Role) -> (user_account::Model, String
         role: Set(role),
         disabled: Set(false),
         subscriptions: Set(None),
+        sso_issuer: Set(None),
+        sso_subject: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         version: Set(1),
