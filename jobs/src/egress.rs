@@ -37,12 +37,13 @@ pub const REFUSED: &str = "address_refused";
 pub struct EgressGuard {
     networks: Vec<IpNet>,
     places: BTreeSet<(String, u16)>,
+    public: bool,
     names: Arc<dyn Names>,
 }
 
 impl Default for EgressGuard {
     fn default() -> Self {
-        Self { networks: Vec::new(), places: BTreeSet::new(), names: Arc::new(SystemNames) }
+        Self { networks: Vec::new(), places: BTreeSet::new(), public: true, names: Arc::new(SystemNames) }
     }
 }
 
@@ -105,6 +106,13 @@ impl EgressGuard {
         Self { names, ..self }
     }
 
+    /// The same without the public addresses: for requests that carry what their receiver could use, and so may lead only where
+    /// the operator said.
+    #[must_use]
+    pub fn listed_only(&self) -> Self {
+        Self { public: false, ..self.clone() }
+    }
+
     /// Refuses `host` if it is an address that may not be reached, however it is spelled. Where a name leads is known only when it
     /// is used.
     ///
@@ -122,7 +130,7 @@ impl EgressGuard {
     /// Whether `host`, which leads to `address`, may be reached on `port`.
     pub fn permits(&self, host: &str, port: u16, address: IpAddr) -> bool {
         let embedded = address::unwrapped(address);
-        address::is_public(address)
+        (self.public && address::is_public(address))
             || self.networks.iter().any(|network| network.contains(&address) || network.contains(&embedded))
             || self.places.contains(&(comparable(host), port))
     }
@@ -310,6 +318,21 @@ mod tests {
         assert_eq!(by_network.peer_addr().unwrap().port(), port);
         let place = format!("127.0.0.1:{port}");
         guard(&[&place]).connect("127.0.0.1", port, soon()).await.unwrap();
+    }
+
+    #[test]
+    fn without_the_public_addresses_only_what_is_listed_is_left() {
+        let guard = guard(&["10.0.0.0/8", "1.1.1.1:443"]).listed_only();
+        let cases = [
+            ("x", 443, "10.9.9.9", true),
+            ("1.1.1.1", 443, "1.1.1.1", true),
+            ("1.1.1.1", 80, "1.1.1.1", false),
+            ("x", 443, "8.8.8.8", false),
+        ];
+        for (host, port, address, expected) in cases {
+            assert_eq!(guard.permits(host, port, address.parse().unwrap()), expected, "{host}:{port} {address}");
+        }
+        assert!(guard.check_literal("8.8.8.8", 443).is_err());
     }
 
     #[tokio::test]

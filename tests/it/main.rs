@@ -12,6 +12,8 @@ mod aws;
 mod aws_http;
 mod canaries;
 mod faults;
+mod gcp;
+mod gcp_http;
 mod http;
 mod kms;
 mod observe;

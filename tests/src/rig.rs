@@ -3,6 +3,10 @@
 //! They come from the Python environment that `KWTEST_VENV` names (`scripts/venv.sh` makes it from
 //! `tests/rig/requirements.txt`). Each listens on a free port of 127.0.0.1 and ends when its value is dropped.
 
+mod gcp;
+
+pub use gcp::{GcpCall, GcpDouble, GcpListing, GcpSecret, PROJECT, reads_google_value};
+
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};

@@ -3,6 +3,8 @@
 mod credential;
 mod endpoints;
 mod input;
+mod rules;
+mod service_account_key;
 
 use super::Tag;
 use crate::{

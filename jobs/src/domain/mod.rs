@@ -1,6 +1,7 @@
 //! Pure rules: every function here is synchronous and decides by its arguments alone.
 
 pub mod backoff;
+pub mod google;
 pub mod inventory;
 pub mod licence;
 pub mod permissions;

@@ -18,6 +18,7 @@ on_both_databases!(
     another_mode_another_key_and_removal_take_the_old_one_away,
     what_cannot_be_a_credential_is_refused_without_being_repeated,
     a_value_put_back_or_moved_does_not_open,
+    of_a_service_account_s_key_only_what_signs_is_kept,
 );
 
 const PATH: &str = "/api/subscriptions";
@@ -153,6 +154,12 @@ async fn what_cannot_be_a_credential_is_refused_without_being_repeated(database:
         tells_nothing(&answer);
         assert!(!answer.pointers("validation_failed").is_empty());
     }
+    let mut foreign = subscription("acme-prod", stored(SECRET));
+    foreign["provider"] = "gcp".into();
+    assert_eq!(
+        admin.post(PATH, foreign).await.pointers("validation_failed"),
+        ["/auth/accessKeyId", "/auth/secretAccessKey", "/auth/serviceAccountKey"]
+    );
     assert_eq!(subscription_credential::Entity::find().count(api.app.database().reader()).await.unwrap(), 0);
     api.operator().post(PATH, subscription("one", stored(SECRET))).await.refused(403, "permission_denied");
 }
@@ -170,4 +177,48 @@ async fn a_value_put_back_or_moved_does_not_open(database: TestDatabase) {
     assert!(sealing.open(&places::credential(&one, after.version), &after.sealed).is_ok());
     assert!(sealing.open(&places::credential(&one, after.version), &before.sealed).is_err());
     assert!(sealing.open(&places::credential(&two, before.version), &before.sealed).is_err());
+}
+
+async fn of_a_service_account_s_key_only_what_signs_is_kept(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let admin = api.admin();
+    let pem = "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n";
+    let file = json!({
+        "type": "service_account", "project_id": "acme-prod", "private_key_id": "0f", "private_key": pem,
+        "client_email": "audit@acme-prod.iam.gserviceaccount.com", "client_id": "1",
+        "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_uri": "https://oauth2.googleapis.com/token",
+        "auth_provider_x509_cert_url": "https://www.googleapis.com/oauth2/v1/certs",
+        "client_x509_cert_url": "https://www.googleapis.com/robot/v1/metadata/x509/audit", "universe_domain": "googleapis.com",
+    });
+    let of = |file: &Value| json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "auth": {"mode": "stored", "serviceAccountKey": file}});
+    let made = admin.post(PATH, of(&file)).await;
+    assert!(!made.text.contains("PRIVATE KEY"), "{}", made.text);
+    let id = made.ok(201).id();
+    let kept = opened(&api, &id).await;
+    let names = ["project_id", "private_key_id", "private_key", "client_email"];
+    assert_eq!(kept, names.iter().map(|name| ((*name).to_owned(), file[name].clone())).collect::<Value>());
+
+    for (member, value, pointers) in [
+        ("token_uri", json!("https://oauth2.evil.example/token"), vec!["/auth/serviceAccountKey/token_uri"]),
+        ("token_uri", json!("http://169.254.169.254/token"), vec!["/auth/serviceAccountKey/token_uri"]),
+        ("auth_uri", json!("file:///etc/passwd"), vec!["/auth/serviceAccountKey/auth_uri"]),
+        ("universe_domain", json!("evil.example"), vec!["/auth/serviceAccountKey/universe_domain"]),
+        ("type", json!("external_account"), vec!["/auth/serviceAccountKey/type"]),
+        ("private_key", json!("quote\"and\\backslash"), vec!["/auth/serviceAccountKey/private_key"]),
+        ("client_email", json!("me@example.com"), vec!["/auth/serviceAccountKey/client_email"]),
+        ("project_id", json!(null), vec!["/auth/serviceAccountKey/project_id"]),
+    ] {
+        let mut file = file.clone();
+        file[member] = value;
+        let answer =
+            admin.patch(&format!("{PATH}/{id}"), json!({"auth": {"mode": "stored", "serviceAccountKey": file}})).await;
+        assert!(!answer.text.contains("bm90IGEga2V5") && !answer.text.contains("backslash"), "{}", answer.text);
+        assert_eq!(answer.pointers("validation_failed"), pointers, "{member}");
+    }
+    // what names other places is no key
+    let mut workload = file;
+    workload["credential_source"] = json!({"url": "http://169.254.169.254/"});
+    let unknown = admin.post(PATH, of(&workload)).await.pointers("unknown_field");
+    assert_eq!(unknown, ["/auth/serviceAccountKey/credential_source"]);
+    assert_eq!(opened(&api, &id).await, kept);
 }

@@ -111,7 +111,22 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
             "/settings/aws/roleArn",
         ),
         (json!({"provider": "local", "externalId": "2", "name": "x", "auth": {"mode": "profile"}}), "/auth/mode"),
-        (json!({"provider": "gcp", "externalId": "2", "name": "x"}), "/provider"),
+        (json!({"provider": "azure", "externalId": "2", "name": "x"}), "/provider"),
+        (json!({"provider": "gcp", "externalId": "123456789012", "name": "x"}), "/externalId"),
+        (
+            json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "regions": ["global", "evil.com/"]}),
+            "/regions/1",
+        ),
+        (
+            json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "settings": {"gcp": {"impersonate": "me"}}}),
+            "/settings/gcp/impersonate",
+        ),
+        // a public address is not enough where an access token is sent
+        (
+            json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "settings": {"gcp": {"endpoint": "https://1.1.1.1"}}}),
+            "/settings/gcp/endpoint",
+        ),
+        (json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "auth": {"mode": "profile"}}), "/auth/mode"),
         (json!({"provider": "aws", "name": "x"}), "/externalId"),
         (json!({"provider": "ibm", "externalId": "2", "name": "x"}), "/provider"),
     ] {

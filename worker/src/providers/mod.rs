@@ -1,6 +1,7 @@
 //! The clouds, one folder each, and the one place that dispatches between them.
 
 pub mod aws;
+pub mod gcp;
 pub mod http;
 pub mod local;
 pub mod memory;
@@ -10,6 +11,7 @@ pub use keywright_jobs::egress;
 use async_trait::async_trait;
 use aws::Aws;
 use egress::EgressGuard;
+use gcp::Gcp;
 use keywright_jobs::{
     domain::inventory::ProviderKind,
     provider::{Connection, Gate, ProviderError, Providers, StoredCredential, Target},
@@ -24,6 +26,7 @@ use std::sync::Arc;
 /// The clouds that this program can reach.
 pub struct Clouds {
     aws: Aws,
+    gcp: Gcp,
     egress: Arc<EgressGuard>,
     surroundings: Surroundings,
 }
@@ -35,6 +38,7 @@ impl Clouds {
         let egress = Arc::new(EgressGuard::new(&config.egress_allow));
         Ok(Self {
             aws: Aws::new(Arc::clone(&egress)),
+            gcp: Gcp::new(Arc::clone(&egress), config.gcp_endpoint.clone()),
             egress,
             surroundings: Surroundings::new(Arc::new(config::variable), Clock::system()),
         })
@@ -54,7 +58,8 @@ impl Providers for Clouds {
             ProviderKind::Local => {
                 Local::connect(&target.settings, gate, Arc::clone(&self.egress), self.surroundings.clone())
             }
-            ProviderKind::Gcp | ProviderKind::Azure => Err(ProviderError::Rejected {
+            ProviderKind::Gcp => self.gcp.connect(target, credential.as_ref(), gate).await,
+            ProviderKind::Azure => Err(ProviderError::Rejected {
                 code: "provider_unsupported".to_owned(),
                 detail: format!("this version cannot look at {}", target.provider),
             }),

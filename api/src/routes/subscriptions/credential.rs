@@ -1,8 +1,8 @@
 //! What a subscription stores to log in with: taken, sealed, and never told again.
 
-use super::input::AuthMode;
+use super::{input::AuthMode, service_account_key::ServiceAccountKey};
 use crate::error::{ApiError, FieldError};
-use keywright_entities::{subscription, subscription_credential};
+use keywright_entities::{subscription, subscription_credential, types::ProviderKind};
 use keywright_jobs::setup::sealing::{SealError, Sealing, places};
 use poem_openapi::{Object, types::Password};
 use sea_orm::{ConnectionTrait, EntityTrait, Set, sea_query::OnConflict};
@@ -24,6 +24,8 @@ pub struct AuthInput {
     /// Of a temporary access key (aws).
     #[oai(validator(min_length = 1, max_length = 8192, pattern = "^[A-Za-z0-9+/=_.:-]+$"))]
     pub session_token: Option<Password>,
+    /// The file of a service account's key (gcp).
+    pub service_account_key: Option<ServiceAccountKey>,
 }
 
 /// Not what was sent.
@@ -43,26 +45,50 @@ pub enum Change {
 
 impl AuthInput {
     /// What to do, where `before` is the mode so far; what is wrong goes to `wrong`.
-    pub fn change(self, before: Option<&str>, wrong: &mut Vec<FieldError>) -> Change {
+    pub fn change(self, provider: ProviderKind, before: Option<&str>, wrong: &mut Vec<FieldError>) -> Change {
         let [secret, session] =
             [self.secret_access_key, self.session_token].map(|secret| secret.map(|secret| Zeroizing::new(secret.0)));
-        let given = [self.access_key_id.is_some(), secret.is_some(), session.is_some()];
-        let names = ["accessKeyId", "secretAccessKey", "sessionToken"];
-        if self.mode != AuthMode::Stored {
-            let foreign = names.iter().zip(given).filter(|(_, given)| *given);
-            wrong.extend(foreign.map(|(name, _)| refusal(name, "foreign", "Only the mode stored takes a credential.")));
+        let given = [
+            ("accessKeyId", self.access_key_id.is_some()),
+            ("secretAccessKey", secret.is_some()),
+            ("sessionToken", session.is_some()),
+            ("serviceAccountKey", self.service_account_key.is_some()),
+        ];
+        let stored = self.mode == AuthMode::Stored;
+        let google = provider == ProviderKind::Gcp;
+        let message = match stored {
+            true => "This is the credential of another provider.",
+            false => "Only the mode stored takes a credential.",
+        };
+        let foreign =
+            given.iter().filter(|(name, given)| *given && (!stored || google != (*name == "serviceAccountKey")));
+        wrong.extend(foreign.map(|(name, _)| refusal(name, "foreign", message)));
+        if !stored {
             return Change::Remove;
         }
-        if given == [false; 3] && before == Some(AuthMode::Stored.as_str()) {
+        if given.iter().all(|(_, given)| !given) && before == Some(AuthMode::Stored.as_str()) {
             return Change::Keep;
+        }
+        if google {
+            return match self.service_account_key {
+                Some(key) => key.stored(wrong),
+                None => {
+                    let message = "The mode stored needs the file of a service account's key.";
+                    wrong.push(refusal("serviceAccountKey", "required", message));
+                    Change::Keep
+                }
+            };
         }
         match (self.access_key_id, secret) {
             (Some(id), Some(secret)) => {
-                Change::Store(object(&id, &secret, session.as_ref().map(|session| session.as_str())))
+                let session = session.as_ref().map(|session| ("sessionToken", session.as_str()));
+                let fields = [Some(("accessKeyId", id.as_str())), Some(("secretAccessKey", &*secret)), session];
+                Change::Store(object(&fields.into_iter().flatten().collect::<Vec<_>>()))
             }
             (id, secret) => {
-                let missing = names.iter().zip([id.is_none(), secret.is_none()]).filter(|(_, missing)| *missing);
+                let missing = [("accessKeyId", id.is_none()), ("secretAccessKey", secret.is_none())];
                 let message = "The mode stored needs an access key: its id and its secret.";
+                let missing = missing.iter().filter(|(_, missing)| *missing);
                 wrong.extend(missing.map(|(name, _)| refusal(name, "required", message)));
                 Change::Keep
             }
@@ -70,21 +96,29 @@ impl AuthInput {
     }
 }
 
-fn refusal(name: &str, code: &str, message: &str) -> FieldError {
+pub(super) fn refusal(name: &str, code: &str, message: &str) -> FieldError {
     FieldError::new(format!("/auth/{name}"), code, message)
 }
 
 /// The object as text, written by hand so that each secret is copied once. The patterns let no character through that JSON
-/// would escape.
-fn object(id: &str, secret: &str, session: Option<&str>) -> Zeroizing<Vec<u8>> {
-    let session = session.map(|session| [",\"sessionToken\":\"", session, "\""]).unwrap_or_default();
-    let parts =
-        [&["{\"accessKeyId\":\"", id, "\",\"secretAccessKey\":\"", secret, "\""][..], &session, &["}"]].concat();
+/// would escape, but the ends of lines in a key.
+pub(super) fn object(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let line_ends = |text: &str| text.bytes().filter(|b| *b == b'\n').count();
+    let length = fields.iter().map(|(name, value)| name.len() + value.len() + line_ends(value) + 6).sum::<usize>() + 1;
     // at once as long as it will be: growing would leave copies behind
-    let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-    for part in parts {
-        bytes.extend_from_slice(part.as_bytes());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+    for (name, value) in fields {
+        let opening = if bytes.is_empty() { b"{\"" } else { b",\"" };
+        bytes.extend_from_slice(opening);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(b"\":\"");
+        for (number, line) in value.split('\n').enumerate() {
+            bytes.extend_from_slice(if number == 0 { b"" } else { b"\\n" });
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        bytes.push(b'"');
     }
+    bytes.push(b'}');
     bytes
 }
 
@@ -135,11 +169,14 @@ mod tests {
 
     #[test]
     fn the_object_is_json_of_exactly_its_length() {
-        for (session, expected) in [
-            (None, json!({"accessKeyId": "AKIA", "secretAccessKey": "a/b+c="})),
-            (Some("t.1"), json!({"accessKeyId": "AKIA", "secretAccessKey": "a/b+c=", "sessionToken": "t.1"})),
+        let lines = "-----BEGIN-----\nMII=\n-----END-----\n";
+        for fields in [
+            &[("accessKeyId", "AKIA"), ("secretAccessKey", "a/b+c=")][..],
+            &[("accessKeyId", "AKIA"), ("secretAccessKey", "a/b+c="), ("sessionToken", "t.1")],
+            &[("private_key", lines), ("project_id", "acme-prod")],
         ] {
-            let bytes = object("AKIA", "a/b+c=", session);
+            let expected: Value = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+            let bytes = object(fields);
             assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), expected);
             assert_eq!(bytes.len(), bytes.capacity());
         }

@@ -5,9 +5,13 @@ use crate::{
     context,
     error::{ApiError, FieldError},
 };
-use keywright_entities::{subscription, types::Outcome};
+use keywright_entities::{
+    subscription,
+    types::{Outcome, ProviderKind},
+};
 use keywright_jobs::{
     audit::{Actor, Event, EventType},
+    domain::google::is_own_host,
     egress::{EgressGuard, REFUSED},
 };
 use serde_json::Value;
@@ -18,22 +22,27 @@ use uuid::Uuid;
 pub fn refused(row: &subscription::Model, egress: &EgressGuard) -> Vec<FieldError> {
     let (provider, settings) = (row.provider.as_str(), row.provider_settings());
     let mut places = Vec::new();
+    // requests to Google carry a token that its receiver could use, so a public address is not enough
+    let listed = egress.listed_only();
+    let (mut guard, mut message) =
+        (egress, "This address is not a public one; an operator can allow it with KEYWRIGHT_EGRESS_ALLOW.");
     if let Some(endpoint) = settings.get("endpoint").and_then(Value::as_str) {
-        places.push((format!("/settings/{provider}/endpoint"), of_url(endpoint)));
+        let place = of_url(endpoint);
+        let own = place.as_ref().is_some_and(|(host, _)| is_own_host(host));
+        if row.provider == ProviderKind::Gcp && !own {
+            guard = &listed;
+            message = "This address is not Google's and would receive an access token; an operator can allow it with \
+                       KEYWRIGHT_EGRESS_ALLOW.";
+        }
+        places.push((format!("/settings/{provider}/endpoint"), place));
     }
     for (index, endpoint) in settings.get("endpoints").and_then(Value::as_array).into_iter().flatten().enumerate() {
         places.push((format!("/settings/{provider}/endpoints/{index}"), endpoint.as_str().and_then(of_place)));
     }
     let closed = |place: &Option<(String, u16)>| {
-        place.as_ref().is_some_and(|(host, port)| egress.check_literal(host, *port).is_err())
+        place.as_ref().is_some_and(|(host, port)| guard.check_literal(host, *port).is_err())
     };
-    let error = |pointer| {
-        FieldError::new(
-            pointer,
-            REFUSED,
-            "This address is not a public one; an operator can allow it with KEYWRIGHT_EGRESS_ALLOW.",
-        )
-    };
+    let error = |pointer| FieldError::new(pointer, REFUSED, message);
     places.into_iter().filter(|(_, place)| closed(place)).map(|(pointer, _)| error(pointer)).collect()
 }
 

@@ -1,16 +1,19 @@
 //! What clients may say about a subscription.
 
-use super::credential::{AuthInput, Change};
+use super::{
+    credential::{AuthInput, Change},
+    rules::checked,
+};
 use crate::{
-    error::{ApiError, FieldError},
+    error::ApiError,
     patch::{Patch, merge, merge_object},
     wire::ProviderKind,
 };
 use chrono::{DateTime, Utc};
-use keywright_entities::{subscription, types};
+use keywright_entities::subscription;
 use keywright_jobs::egress::EgressGuard;
 use poem_openapi::{Enum, Object, types::ToJSON};
-use serde_json::{Map, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -26,7 +29,7 @@ pub enum AuthMode {
     /// As a role that the worker's own identity may take (aws).
     #[oai(rename = "assumeRole")]
     AssumeRole,
-    /// With an access key that is stored with the subscription, sealed (aws).
+    /// With a key that is stored with the subscription, sealed (aws, gcp).
     #[oai(rename = "stored")]
     Stored,
 }
@@ -49,6 +52,7 @@ impl AuthMode {
 pub struct SettingsInput {
     pub local: Patch<LocalSettings>,
     pub aws: Patch<AwsSettings>,
+    pub gcp: Patch<GcpSettings>,
 }
 
 /// What to look at on and from a machine.
@@ -84,12 +88,24 @@ pub struct AwsSettings {
     pub endpoint: Patch<String>,
 }
 
+/// How to reach a project of Google Cloud.
+#[derive(Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub struct GcpSettings {
+    /// The e-mail address of the service account to act as.
+    #[oai(validator(max_length = 320))]
+    pub impersonate: Patch<String>,
+    /// Another address than Google's own.
+    #[oai(validator(max_length = 2048))]
+    pub endpoint: Patch<String>,
+}
+
 /// A subscription to be.
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase", example)]
 pub struct NewSubscription {
     pub provider: ProviderKind,
-    /// The provider's own id; together with the provider it is unique.
+    /// The provider's own id of the account, project or machine; together with the provider it is unique.
     #[oai(validator(min_length = 1, max_length = 256))]
     pub external_id: String,
     #[oai(validator(min_length = 1, max_length = 256))]
@@ -115,7 +131,7 @@ impl poem_openapi::types::Example for NewSubscription {
             enabled: None,
             regions: None,
             tags: None,
-            settings: Some(SettingsInput { local: Patch::Set(local), aws: Patch::Keep }),
+            settings: Some(SettingsInput { local: Patch::Set(local), aws: Patch::Keep, gcp: Patch::Keep }),
             auth: None,
         }
     }
@@ -153,10 +169,11 @@ impl NewSubscription {
         let mut settings = json!({});
         merge(&mut settings, self.settings.unwrap_or_default().to_json().unwrap_or_default());
         let mode = self.auth.as_ref().map_or(AuthMode::Ambient, |auth| auth.mode);
-        let change = self.auth.map_or(Change::Keep, |auth| auth.change(None, &mut wrong));
+        let provider = self.provider.into();
+        let change = self.auth.map_or(Change::Keep, |auth| auth.change(provider, None, &mut wrong));
         let row = subscription::Model {
             id,
-            provider: self.provider.into(),
+            provider,
             external_id: self.external_id,
             name: self.name,
             enabled: self.enabled.unwrap_or(true),
@@ -204,7 +221,7 @@ impl SubscriptionPatch {
         let (mode, change) = match self.auth {
             Patch::Keep => (None, Change::Keep),
             Patch::Clear => (Some(AuthMode::Ambient), Change::Remove),
-            Patch::Set(auth) => (Some(auth.mode), auth.change(Some(&row.auth_mode), &mut wrong)),
+            Patch::Set(auth) => (Some(auth.mode), auth.change(row.provider, Some(&row.auth_mode), &mut wrong)),
         };
         if let Some(mode) = mode {
             row.auth_mode = mode.as_str().to_owned();
@@ -217,38 +234,4 @@ impl SubscriptionPatch {
         row.version += 1;
         Ok((checked(row, egress, wrong)?, change))
     }
-}
-
-/// The rules that the schema cannot say.
-fn checked(
-    row: subscription::Model,
-    egress: &EgressGuard,
-    mut wrong: Vec<FieldError>,
-) -> Result<subscription::Model, ApiError> {
-    wrong.extend(super::endpoints::refused(&row, egress));
-    let mut refuse = |pointer: &str, code: &str, message: &str| wrong.push(FieldError::new(pointer, code, message));
-    if matches!(row.provider, types::ProviderKind::Gcp | types::ProviderKind::Azure) {
-        refuse("/provider", "unsupported", "This version looks at aws and local.");
-    }
-    for name in row.settings.as_object().into_iter().flat_map(Map::keys) {
-        if name != row.provider.as_str() {
-            refuse(
-                &format!("/settings/{name}"),
-                "foreign",
-                "Only the settings of the subscription's own provider apply.",
-            );
-        }
-    }
-    let aws = row.provider == types::ProviderKind::Aws;
-    if !aws && row.auth_mode != AuthMode::Ambient.as_str() {
-        refuse("/auth/mode", "unsupported", "Only aws knows modes other than ambient.");
-    }
-    let given = |field: &str| row.provider_settings().get(field).is_some();
-    if aws && row.auth_mode == AuthMode::AssumeRole.as_str() && !given("roleArn") {
-        refuse("/settings/aws/roleArn", "required", "The mode assumeRole needs the ARN of the role.");
-    }
-    if aws && row.auth_mode == AuthMode::Profile.as_str() && !given("profile") {
-        refuse("/settings/aws/profile", "required", "The mode profile needs the name of the profile.");
-    }
-    if wrong.is_empty() { Ok(row) } else { Err(ApiError::validation(wrong)) }
 }
