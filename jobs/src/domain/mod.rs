@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod inventory;
 pub mod licence;
+pub mod merge_patch;
 pub mod permissions;
 pub mod schedule;
 pub mod settings;
