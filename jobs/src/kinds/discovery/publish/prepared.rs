@@ -107,7 +107,7 @@ impl Entry {
             patch = merge_patch::diff(&self.content, &merged);
         }
         let entry = self.with(patch, all_read)?;
-        Ok(if all_read { entry } else { entry.to_be_read() })
+        Ok(if all_read { entry } else { entry.unread() })
     }
 
     /// The list entry with these details, which were read earlier and are good still.
@@ -117,10 +117,10 @@ impl Entry {
 
     /// The same, where something should have been read and could not be.
     pub fn with_old(self, details: Option<Json>) -> Result<Self, JobError> {
-        Ok(self.with(details, false)?.to_be_read())
+        Ok(self.with(details, false)?.unread())
     }
 
-    fn to_be_read(mut self) -> Self {
+    fn unread(mut self) -> Self {
         if let Some(listed) = &mut self.listed {
             listed.hash = None;
         }
