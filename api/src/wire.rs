@@ -48,7 +48,8 @@ mirrored! {
 
     ActorType { User = "user", Token = "token", Schedule = "schedule", Event = "event", System = "system" }
 
-    /// `full`: list everything. `delta`: only what changed. `force`: list everything and ask for every detail again.
+    /// `full`: list everything, and read the details of what changed and of what was last looked at closely long ago. `delta`: list
+    /// everything, and read the details only of what the lists say has changed. `force`: read every detail again.
     ScanMode { Full = "full", Delta = "delta", Force = "force" }
 
     /// What becomes of instants that no worker saw in time. `none`: nothing. `last`: the last of them fires. `all`: each of them

@@ -42,6 +42,12 @@ pub struct Model {
     pub version: i64,
     /// The scan that saw it last.
     pub last_scan_id: Uuid,
+    /// SHA-256 over the list entry alone, where the kind has details: while it stays, so do they.
+    pub listed_hash: Option<String>,
+    /// What its details make of the list entry, as a merge patch (RFC 7396) of the content.
+    pub details: Option<Json>,
+    /// When its details were read last, all of them.
+    pub detailed_at: Option<DateTimeUtc>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

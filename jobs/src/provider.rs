@@ -109,6 +109,9 @@ pub trait Inventory: Send + Sync {
     async fn list(&self, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError>;
 }
 
+/// The code of a [`ProviderError::Rejected`] that says: there is no such asset any more.
+pub const NOT_FOUND: &str = "not_found";
+
 /// Reads what the list of a kind does not tell, by calls for one asset. Metadata only.
 ///
 /// It is asked about an asset only when the list says that the asset changed, or when what was read before is older than
@@ -119,11 +122,17 @@ pub trait Details: Send + Sync {
     /// everything, so that [`Details::complete`] is never called for it.
     fn cadence(&self, kind: &str) -> Option<Duration>;
 
+    /// Whether the list of `kind` carries something that moves with every change of an asset: a time, a version, an etag. Where it
+    /// does not, a delta scan cannot rely on it and looks as closely as a full one.
+    fn has_change_token(&self, _kind: &str) -> bool {
+        true
+    }
+
     /// Completes `listed`, which is as the list told it, and keeps its `external_id`.
     ///
     /// # Errors
-    /// [`ProviderError::Rejected`] `not_found` when it vanished since it was listed. A single missing permission is no error but a
-    /// warning, with what could be read.
+    /// [`ProviderError::Rejected`] [`NOT_FOUND`] when it vanished since it was listed, [`ProviderError::Denied`] when nothing
+    /// could be read. Where some could, what is missing is a warning (`Warning::denied`).
     async fn complete(&self, scope: &ScopeId, listed: Observed) -> Result<Detailed, ProviderError>;
 }
 

@@ -22,6 +22,7 @@ mod m20261124_000014_settings;
 mod m20261124_000015_sealing;
 mod m20261124_000016_line_head;
 mod m20261124_000017_single_sign_on;
+mod m20261124_000018_details;
 
 pub struct Migrator;
 
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000015_sealing::Migration),
             Box::new(m20261124_000016_line_head::Migration),
             Box::new(m20261124_000017_single_sign_on::Migration),
+            Box::new(m20261124_000018_details::Migration),
         ]
     }
 }

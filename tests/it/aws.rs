@@ -19,6 +19,10 @@ use std::{
 const REGIONS: &[&str] = &["us-east-1", "eu-west-1", "ap-southeast-2"];
 const SECRET: &str = "aws.secretsmanager.secret";
 const CERTIFICATE: &str = "aws.acm.certificate";
+const PARAMETER: &str = "aws.ssm.parameter";
+const KEY: &str = "aws.kms.key";
+const ACCESS_KEY: &str = "aws.iam.accessKey";
+const SERVER_CERTIFICATE: &str = "aws.iam.serverCertificate";
 
 /// Adds up what it was asked to wait.
 #[derive(Default)]
@@ -94,33 +98,57 @@ fn expected(listing: &AwsListing) -> BTreeMap<ScopeId, BTreeSet<String>> {
             .map(|(region, arns)| (scope(region, kind), arns.iter().cloned().collect()))
             .collect::<Vec<(ScopeId, BTreeSet<String>)>>()
     };
-    let secrets = of_kind(SECRET, &listing.secrets);
-    secrets.into_iter().chain(of_kind(CERTIFICATE, &listing.certificates)).collect()
+    let of_iam = |kind: &'static str, ids: &[String]| (scope("global", kind), ids.iter().cloned().collect());
+    [
+        of_kind(SECRET, &listing.secrets),
+        of_kind(CERTIFICATE, &listing.certificates),
+        of_kind(PARAMETER, &listing.parameters),
+        of_kind(KEY, &listing.keys),
+        vec![of_iam(ACCESS_KEY, &listing.access_keys), of_iam(SERVER_CERTIFICATE, &listing.server_certificates)],
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[tokio::test]
 async fn a_scan_finds_exactly_what_boto3_lists_and_reads_no_value() {
     let Some(rig) = Rig::find() else { return };
     let moto = rig.moto().await.unwrap();
-    let seed = AwsSeed { secrets: 500, certificates: 20, regions: REGIONS, role: None };
+    let seed =
+        AwsSeed { secrets: 500, certificates: 20, parameters: 160, keys: 7, users: 3, regions: REGIONS, role: None };
     let listing = rig.seed_aws(moto.url(), &seed).await.unwrap();
     let proxy = rig.proxy(moto.url()).await.unwrap();
 
     let inventory = open(&aws(), &target(proxy.url(), REGIONS)).await;
     let scanned = scan(&*inventory).await.unwrap();
     assert_eq!(found(&scanned), expected(&listing));
-    assert_eq!(scanned.values().map(Vec::len).sum::<usize>(), 520);
+    assert_eq!(scanned.values().map(Vec::len).sum::<usize>(), 500 + 20 + 160 + 7 + 6 + 3);
     for asset in scanned.values().flatten() {
-        assert!(asset.created_at.is_some() || asset.kind == CERTIFICATE, "{asset:?}");
-        assert_eq!(asset.expires_at.is_some(), asset.kind == CERTIFICATE, "{asset:?}");
+        let ends = [CERTIFICATE, SERVER_CERTIFICATE].contains(&asset.kind.as_str());
+        assert_eq!(asset.expires_at.is_some(), ends, "{asset:?}");
+        let tells_when_made = [SECRET, ACCESS_KEY, SERVER_CERTIFICATE].contains(&asset.kind.as_str());
+        assert!(asset.created_at.is_some() || !tells_when_made, "{asset:?}");
         assert_eq!(asset.tags.len(), if asset.kind == SECRET { 2 } else { 0 }, "{asset:?}");
     }
 
-    // 167 secrets in two regions and 166 in the third are two pages each; certificates one page each
     let calls = proxy.calls().unwrap();
-    assert_eq!(calls.iter().filter(|call| call.operation == "ListSecrets").count(), 6);
-    assert_eq!(calls.iter().filter(|call| call.operation == "ListCertificates").count(), 3);
-    assert_eq!(calls.len(), 9, "{calls:?}");
+    let times = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
+    // 167 secrets in two regions and 166 in the third are two pages each; moto gives parameters by tens whatever it is
+    // asked for, so 54 and 53 of them are six pages
+    for (operation, expected) in [
+        ("ListSecrets", 6),
+        ("DescribeParameters", 18),
+        ("ListCertificates", 3),
+        ("ListKeys", 3),
+        ("ListAliases", 3),
+        ("GenerateCredentialReport", 2),
+        ("GetCredentialReport", 1),
+        ("ListServerCertificates", 1),
+    ] {
+        assert_eq!(times(operation), expected, "{operation}");
+    }
+    assert_eq!(calls.len(), 37, "{calls:?}");
     assert!(!calls.iter().any(reads_value));
     // the proxy would have seen one
     rig.read_value(proxy.url(), "us-east-1", &listing.secrets["us-east-1"][0]).await.unwrap();
@@ -170,7 +198,8 @@ async fn a_429_with_retry_after_is_waited_out() {
     let inventory = open(&aws().with_sleeper(timer.clone()), &target(proxy.url(), REGIONS)).await;
     scan(&*inventory).await.unwrap();
     let waited = *timer.0.lock().unwrap();
-    assert!(waited >= Duration::from_secs(12) && waited < Duration::from_secs(14), "{waited:?}");
+    // two more for the credential report, which is not ready at once
+    assert!(waited >= Duration::from_secs(14) && waited < Duration::from_secs(16), "{waited:?}");
     let statuses: Vec<u16> = proxy
         .calls()
         .unwrap()

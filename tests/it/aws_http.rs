@@ -8,12 +8,34 @@ use keywright_tests::{
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 const REGIONS: &[&str] = &["us-east-1", "eu-west-1", "ap-southeast-2"];
 const SECRET: &str = "aws.secretsmanager.secret";
 const CERTIFICATE: &str = "aws.acm.certificate";
-const LISTS: &[&str] = &["ListSecrets", "ListCertificates"];
+const LISTS: &[&str] = &[
+    "DescribeParameters",
+    "GenerateCredentialReport",
+    "GetCredentialReport",
+    "ListAliases",
+    "ListCertificates",
+    "ListKeys",
+    "ListSecrets",
+    "ListServerCertificates",
+];
+const LOOKS: &[&str] = &[
+    "DescribeCertificate",
+    "DescribeKey",
+    "GetKeyPolicy",
+    "GetKeyRotationStatus",
+    "GetResourcePolicy",
+    "ListResourceTags",
+];
+/// Three regions of four kinds, and two kinds that have none.
+const SCOPES: usize = 3 * 4 + 2;
 
 /// Each test on each database.
 macro_rules! on_both_databases {
@@ -34,6 +56,8 @@ macro_rules! on_both_databases {
 
 on_both_databases!(
     a_scan_finds_exactly_what_boto3_lists_and_reads_no_value,
+    the_policy_that_is_shipped_is_enough_and_reads_no_value,
+    a_lack_of_permission_for_details_is_told_once,
     a_region_that_answers_403_makes_the_scan_partial,
     a_429_with_retry_after_costs_no_attempt,
     an_endpoint_on_loopback_is_refused_unless_the_operator_allows_it
@@ -77,13 +101,27 @@ fn of_boto3(arns: &BTreeMap<String, Vec<String>>) -> BTreeSet<(String, String)> 
     arns.iter().flat_map(|(region, arns)| arns.iter().map(|arn| (region.clone(), arn.clone()))).collect()
 }
 
-/// How often each operation was called; no call may be anything but a listing.
-fn listings(calls: &[Call]) -> BTreeMap<&str, usize> {
+/// How often each operation was called; no call may be anything but one of these.
+fn times<'a>(calls: &'a [Call], only: &[&str]) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     for call in calls {
-        assert!(LISTS.contains(&call.operation.as_str()), "{call:?} is no listing");
+        assert!(only.contains(&call.operation.as_str()), "{call:?}");
         *counts.entry(call.operation.as_str()).or_default() += 1;
     }
+    counts
+}
+
+fn listings(calls: &[Call]) -> BTreeMap<&str, usize> {
+    times(calls, LISTS)
+}
+
+/// Each list of each region once, with other counts of these. moto's report is not ready when it is first asked for.
+fn one_page_each(more: &[(&'static str, usize)]) -> BTreeMap<&'static str, usize> {
+    let global = ["GenerateCredentialReport", "GetCredentialReport", "ListServerCertificates"];
+    let pages = |name: &str| if global.contains(&name) { 1 } else { REGIONS.len() };
+    let mut counts: BTreeMap<&str, usize> = LISTS.iter().map(|&name| (name, pages(name))).collect();
+    counts.insert("GenerateCredentialReport", 2);
+    counts.extend(more.iter().copied());
     counts
 }
 
@@ -93,32 +131,115 @@ fn counts(found: u64, created: u64, unchanged: u64) -> Value {
 
 async fn a_scan_finds_exactly_what_boto3_lists_and_reads_no_value(rig: Rig, database: TestDatabase) {
     let moto = rig.moto().await.unwrap();
-    let seed = AwsSeed { secrets: 500, certificates: 20, regions: REGIONS, role: None };
+    let seed =
+        AwsSeed { secrets: 500, certificates: 20, parameters: 9, keys: 6, users: 2, regions: REGIONS, role: None };
     let listing: AwsListing = rig.seed_aws(moto.url(), &seed).await.unwrap();
     let proxy = rig.proxy(moto.url()).await.unwrap();
     let instance = Instance::start(&database, &aws_environment(proxy.url())).await;
     let subscription = subscribe(&instance, json!({})).await;
-    // 167 secrets in two regions and 166 in the third are two pages each; certificates one page each
-    let expected_calls = BTreeMap::from([("ListSecrets", 6), ("ListCertificates", 3)]);
+    // 167 secrets in two regions and 166 in the third are two pages each
+    let lists = one_page_each(&[("ListSecrets", 6)]);
+    let again = one_page_each(&[("ListSecrets", 6), ("GenerateCredentialReport", 1)]);
+    let looks = [
+        ("DescribeCertificate", 20),
+        ("DescribeKey", 6),
+        ("GetKeyPolicy", 6),
+        ("GetKeyRotationStatus", 6),
+        ("GetResourcePolicy", 500),
+        ("ListResourceTags", 6),
+    ];
+    let all = 500 + 20 + 9 + 6 + 4 + 2;
 
     let first = instance.scan(&subscription).await;
     assert_eq!(first["state"], "succeeded", "{first}");
-    assert_eq!(first["counts"], counts(520, 520, 0));
-    assert_eq!(inventory(&instance, "secret").await, of_boto3(&listing.secrets));
-    assert_eq!(inventory(&instance, "certificate").await, of_boto3(&listing.certificates));
-    assert_eq!(scopes(&instance, &first).await.len(), 6);
+    assert_eq!(first["counts"], counts(all, all, 0));
+    let everywhere = |ids: &[String]| ids.iter().map(|id| ("global".to_owned(), id.clone())).collect::<BTreeSet<_>>();
+    let secrets = &of_boto3(&listing.secrets) | &of_boto3(&listing.parameters);
+    assert_eq!(inventory(&instance, "secret").await, secrets);
+    let certificates = &of_boto3(&listing.certificates) | &everywhere(&listing.server_certificates);
+    assert_eq!(inventory(&instance, "certificate").await, certificates);
+    assert_eq!(inventory(&instance, "key").await, of_boto3(&listing.keys));
+    assert_eq!(inventory(&instance, "credential").await, everywhere(&listing.access_keys));
+    assert_eq!(scopes(&instance, &first).await.len(), SCOPES);
     let calls = proxy.calls().unwrap();
-    assert_eq!(listings(&calls), expected_calls);
+    let expected: BTreeMap<&str, usize> = lists.into_iter().chain(looks).collect();
+    assert_eq!(times(&calls, &[LISTS, LOOKS].concat()), expected);
+
+    let keys = instance.list("/api/assets/discovery/assets?type=key&sort=name&limit=100").await;
+    let told: Vec<_> = keys.iter().map(|key| key["attributes"]["policyVerdict"].as_str().unwrap()).collect();
+    let verdicts = ["cross-account"; 3].into_iter().chain(["own"; 3]);
+    assert_eq!(told, verdicts.collect::<Vec<_>>(), "{keys:?}");
+    for key in &keys {
+        assert_eq!(
+            (&key["attributes"]["manager"], &key["attributes"]["state"]),
+            (&json!("CUSTOMER"), &json!("Enabled"))
+        );
+        assert!(text(&key["owner"]).starts_with("team-") && !key["detailedAt"].is_null(), "{key}");
+    }
 
     let second = instance.scan(&subscription).await;
-    assert_eq!((&second["state"], &second["counts"]), (&json!("succeeded"), &counts(520, 0, 520)));
+    assert_eq!((&second["state"], &second["counts"]), (&json!("succeeded"), &counts(all, 0, all)));
     let all = proxy.calls().unwrap();
-    assert_eq!(listings(&all[calls.len()..]), expected_calls);
+    assert_eq!(listings(&all[calls.len()..]), again, "an unchanged estate is only listed");
 
     assert!(!all.iter().any(reads_value));
     // the proxy would have seen one
     rig.read_value(proxy.url(), "us-east-1", &listing.secrets["us-east-1"][0]).await.unwrap();
     assert_eq!(proxy.calls().unwrap().iter().filter(|call| reads_value(call)).count(), 1);
+}
+
+async fn the_policy_that_is_shipped_is_enough_and_reads_no_value(rig: Rig, database: TestDatabase) {
+    let moto = rig.moto().await.unwrap();
+    let seed = AwsSeed { secrets: 6, certificates: 3, parameters: 3, keys: 3, users: 1, regions: REGIONS, role: None };
+    let listing = rig.seed_aws(moto.url(), &seed).await.unwrap();
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/permissions/aws-inventory.json");
+    let user = rig.aws_user(moto.url(), &policy).await.unwrap();
+    let proxy = rig.proxy(moto.url()).await.unwrap();
+    // from now on moto checks signatures and policies
+    let enforce = reqwest::Client::new().post(format!("{}/moto-api/reset-auth", moto.url())).body("0").send();
+    assert!(enforce.await.unwrap().status().is_success());
+    let environment: Vec<(&str, &str)> = aws_environment(proxy.url())
+        .into_iter()
+        .map(|(name, value)| match name {
+            "AWS_ACCESS_KEY_ID" => (name, user.id.as_str()),
+            "AWS_SECRET_ACCESS_KEY" => (name, user.secret.as_str()),
+            _ => (name, value),
+        })
+        .collect();
+    let instance = Instance::start(&database, &environment).await;
+    let subscription = subscribe(&instance, json!({})).await;
+    let job = instance.scan(&subscription).await;
+    assert_eq!((&job["state"], &job["counts"]["warnings"]), (&json!("succeeded"), &json!(0)), "{job}");
+    // the user that was made for this has a key as well
+    assert_eq!(job["counts"]["found"], 6 + 3 + 3 + 3 + (2 + 1) + 1);
+    let calls = proxy.calls().unwrap();
+    let known = times(&calls, &[LISTS, LOOKS].concat());
+    assert!(LOOKS.iter().all(|look| known.contains_key(look)), "{known:?}");
+    assert!(calls.iter().all(|call| call.status == 200) && !calls.iter().any(reads_value), "{calls:?}");
+    // the same user is refused a value, and the proxy sees it ask
+    let (region, secret) = ("us-east-1", &listing.secrets["us-east-1"][0]);
+    assert!(!rig.can_read_value(proxy.url(), region, secret, &user).await.unwrap());
+    let asked: Vec<u16> =
+        proxy.calls().unwrap().iter().filter(|call| reads_value(call)).map(|call| call.status).collect();
+    assert_eq!(asked, [403]);
+}
+
+async fn a_lack_of_permission_for_details_is_told_once(rig: Rig, database: TestDatabase) {
+    let moto = rig.moto().await.unwrap();
+    let seed = AwsSeed { secrets: 30, keys: 3, users: 2, regions: REGIONS, ..AwsSeed::default() };
+    rig.seed_aws(moto.url(), &seed).await.unwrap();
+    let proxy = rig.proxy(moto.url()).await.unwrap();
+    let denied = ["GetResourcePolicy", "GetKeyPolicy", "GetCredentialReport"];
+    proxy.rules(json!(denied.map(|operation| json!({"operation": operation, "status": 403})))).await.unwrap();
+    let instance = Instance::start(&database, &aws_environment(proxy.url())).await;
+    let job = instance.scan(&subscribe(&instance, json!({})).await).await;
+    // one per scope and permission: three regions of two kinds, and the report
+    let expected = (&json!("succeeded"), &json!(30 + 3 + 4 + 2), &json!(7));
+    assert_eq!((&job["state"], &job["counts"]["found"], &job["counts"]["warnings"]), expected, "{job}");
+    let keys = instance.list("/api/assets/discovery/assets?type=key&limit=100").await;
+    assert!(keys.iter().all(|key| key["attributes"]["rotationEnabled"] == false && key["detailedAt"].is_null()));
+    let users = instance.list("/api/assets/discovery/assets?type=credential&limit=100").await;
+    assert_eq!(users.len(), 4);
 }
 
 async fn a_region_that_answers_403_makes_the_scan_partial(rig: Rig, database: TestDatabase) {
@@ -131,7 +252,7 @@ async fn a_region_that_answers_403_makes_the_scan_partial(rig: Rig, database: Te
     let job = instance.scan(&subscribe(&instance, json!({})).await).await;
 
     assert_eq!(job["state"], "partial", "{job}");
-    let ends = json!({"total": 6, "succeeded": 5, "failed": 0, "denied": 1, "canceled": 0, "pending": 0});
+    let ends = json!({"total": SCOPES, "succeeded": SCOPES - 1, "failed": 0, "denied": 1, "canceled": 0, "pending": 0});
     assert_eq!((&job["scopes"], &job["counts"]), (&ends, &counts(6, 6, 0)));
     for ((region, kind), scope) in scopes(&instance, &job).await {
         if (region.as_str(), kind.as_str()) == ("eu-west-1", SECRET) {
@@ -152,7 +273,7 @@ async fn a_429_with_retry_after_costs_no_attempt(rig: Rig, database: TestDatabas
     let proxy = rig.proxy(moto.url()).await.unwrap();
     let busy =
         |operation| json!({"operation": operation, "region": "eu-west-1", "times": 2, "status": 429, "retryAfter": 1});
-    proxy.rules(json!([busy("ListSecrets"), busy("ListCertificates")])).await.unwrap();
+    proxy.rules(json!([busy("ListSecrets"), busy("ListCertificates"), busy("DescribeParameters")])).await.unwrap();
     let instance = Instance::start(&database, &aws_environment(proxy.url())).await;
     let job = instance.scan(&subscribe(&instance, json!({})).await).await;
 
@@ -161,8 +282,8 @@ async fn a_429_with_retry_after_costs_no_attempt(rig: Rig, database: TestDatabas
         assert_eq!((&scope["state"], &scope["attempt"]), (&json!("succeeded"), &json!(1)), "{place:?}");
     }
     let calls = proxy.calls().unwrap();
-    for operation in LISTS {
-        let answers = calls.iter().filter(|call| call.operation == *operation);
+    for operation in ["ListSecrets", "ListCertificates", "DescribeParameters"] {
+        let answers = calls.iter().filter(|call| call.operation == operation);
         let statuses: Vec<u16> =
             answers.filter(|call| call.region.as_deref() == Some("eu-west-1")).map(|call| call.status).collect();
         assert_eq!(statuses, [429, 429, 200], "{operation}");
@@ -194,5 +315,5 @@ async fn an_endpoint_on_loopback_is_refused_unless_the_operator_allows_it(rig: R
     let job = instance.scan(&subscription).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(scopes(&instance, &job).await.keys().filter(|(_, kind)| kind == CERTIFICATE).count(), REGIONS.len());
-    assert_eq!(listings(&proxy.calls().unwrap()).values().sum::<usize>(), 6);
+    assert_eq!(listings(&proxy.calls().unwrap()), one_page_each(&[]));
 }

@@ -1,9 +1,12 @@
 """Fills an AWS emulator through boto3 and prints, as JSON, exactly what boto3 lists afterwards.
 
-usage: aws_seed.py URL [--secrets N] [--certificates N] [--regions a,b,c] [--writers N] [--role ARN]
+usage: aws_seed.py URL [--secrets N] [--certificates N] [--parameters N] [--keys N] [--users N] [--regions a,b,c]
+                   [--writers N] [--role ARN]
 
-Both kinds are dealt out over the regions in turn. Certificates are imported, with keys of several types.
-prints {"secrets": {region: [arn]}, "certificates": {region: [arn]}}
+What has a region is dealt out over the regions in turn. Certificates are imported, with keys of several types. Every user has
+two access keys, and there is a server certificate per user.
+prints {"secrets": {region: [arn]}, "certificates": {region: [arn]}, "parameters": {region: [arn]}, "keys": {region: [arn]},
+        "access_keys": ["user's arn/accessKey/n"], "server_certificates": [arn]}, without what was not asked for
 """
 
 import argparse
@@ -60,6 +63,9 @@ def main():
     parser.add_argument("url")
     parser.add_argument("--secrets", type=int, default=0)
     parser.add_argument("--certificates", type=int, default=0)
+    parser.add_argument("--parameters", type=int, default=0)
+    parser.add_argument("--keys", type=int, default=0)
+    parser.add_argument("--users", type=int, default=0)
     parser.add_argument("--regions", type=lambda text: text.split(","), default=["us-east-1"])
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--role")
@@ -97,7 +103,53 @@ def main():
             pages = client.get_paginator("list_certificates").paginate(Includes={"keyTypes": KEY_TYPES})
             found = [summary["CertificateArn"] for page in pages for summary in page["CertificateSummaryList"]]
             listed["certificates"][region] = found
+    if arguments.parameters:
+        listed["parameters"] = parameters(clients("ssm"), arguments.parameters, region_of)
+    if arguments.keys:
+        listed["keys"] = kms_keys(clients("kms"), arguments.keys, region_of)
+    if arguments.users:
+        iam = opened.client("iam", region_name=arguments.regions[0], endpoint_url=arguments.url, config=config)
+        listed.update(users(iam, arguments.users))
     print(json.dumps(listed))
+
+
+def parameters(ssm, count, region_of):
+    for number in range(count):
+        kind = ["String", "SecureString", "StringList"][number % 3]
+        ssm[region_of(number)].put_parameter(Name=f"/app/{number}", Value=f"value-{number}", Type=kind)
+    pages = {region: client.get_paginator("describe_parameters").paginate() for region, client in ssm.items()}
+    return {region: [one.get("ARN", one["Name"]) for page in found for one in page["Parameters"]] for region, found in pages.items()}
+
+
+def kms_keys(kms, count, region_of):
+    """The first of each region is open to another account; each has an alias."""
+    other = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::999999999999:root"}, "Action": "kms:*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [other]})
+    seen = set()
+    for number in range(count):
+        region = region_of(number)
+        options = {"Tags": [{"TagKey": "owner", "TagValue": f"team-{number}"}]}
+        if region not in seen:
+            options["Policy"] = policy
+        arn = kms[region].create_key(**options)["KeyMetadata"]["Arn"]
+        kms[region].create_alias(AliasName=f"alias/app-{number}", TargetKeyId=arn)
+        seen.add(region)
+    pages = {region: client.get_paginator("list_keys").paginate() for region, client in kms.items()}
+    return {region: [key["KeyArn"] for page in found for key in page["Keys"]] for region, found in pages.items()}
+
+
+def users(iam, count):
+    access, key = [], keys()[0]
+    for number in range(count):
+        arn = iam.create_user(UserName=f"user-{number}")["User"]["Arn"]
+        for ordinal in (1, 2):
+            iam.create_access_key(UserName=f"user-{number}")
+            access.append(f"{arn}/accessKey/{ordinal}")
+        body, private = certificate(key, f"server-{number}.example", 30)
+        name = f"server-{number}"
+        iam.upload_server_certificate(ServerCertificateName=name, CertificateBody=body.decode(), PrivateKey=private.decode())
+    found = iam.list_server_certificates()["ServerCertificateMetadataList"]
+    return {"access_keys": access, "server_certificates": [one["Arn"] for one in found]}
 
 
 if __name__ == "__main__":

@@ -100,6 +100,10 @@ impl Rig {
         let regions = seed.regions.join(",");
         let mut arguments =
             vec![url, "--secrets", &secrets, "--certificates", &certificates, "--regions", &regions, "--writers", "8"];
+        let counts = [seed.parameters, seed.keys, seed.users].map(|count| count.to_string());
+        for (name, count) in ["--parameters", "--keys", "--users"].into_iter().zip(&counts) {
+            arguments.extend([name, count]);
+        }
         if let Some(role) = seed.role {
             arguments.extend(["--role", role]);
         }
@@ -111,6 +115,18 @@ impl Rig {
         let output = self.script("aws_read_value.py", &[url, region, secret_arn]).output().await?;
         ensure!(output.status.success(), "boto3 could not read the value: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
+    }
+
+    /// Whether this user can read the secret's value.
+    pub async fn can_read_value(&self, url: &str, region: &str, secret_arn: &str, user: &AwsUser) -> Result<bool> {
+        let arguments = [url, region, secret_arn, user.id.as_str(), user.secret.as_str()];
+        Ok(self.script("aws_read_value.py", &arguments).output().await?.status.success())
+    }
+
+    /// A user with this policy and no other.
+    pub async fn aws_user(&self, url: &str, policy: &Path) -> Result<AwsUser> {
+        let policy = policy.to_str().context("the policy's file has no plain name")?;
+        self.run("aws_restricted.py", &[url, policy]).await
     }
 
     fn script(&self, name: &str, arguments: &[&str]) -> Command {
@@ -176,17 +192,34 @@ impl Server {
 pub struct AwsSeed<'a> {
     pub secrets: u32,
     pub certificates: u32,
-    /// Both kinds are dealt out over these in turn.
+    pub parameters: u32,
+    /// Of KMS. The first of each region lets another account in; each has an alias.
+    pub keys: u32,
+    /// With two access keys each, and a server certificate.
+    pub users: u32,
+    /// What has a region is dealt out over these in turn.
     pub regions: &'a [&'a str],
     /// Into the account of this role, instead of [`ACCOUNT`].
     pub role: Option<&'a str>,
 }
 
 /// What boto3 lists: ARNs by region.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct AwsListing {
     pub secrets: BTreeMap<String, Vec<String>>,
     pub certificates: BTreeMap<String, Vec<String>>,
+    pub parameters: BTreeMap<String, Vec<String>>,
+    pub keys: BTreeMap<String, Vec<String>>,
+    pub access_keys: Vec<String>,
+    pub server_certificates: Vec<String>,
+}
+
+/// Somebody with an access key of the emulator's own making.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AwsUser {
+    pub id: String,
+    pub secret: String,
 }
 
 /// A call that went through a [`Proxy`].

@@ -3,6 +3,7 @@
 //! Speaks just enough of the JSON 1.1 protocol for a listing. The emulators of `rig` are for whether we speak it right.
 
 use crate::app::PATIENCE;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use poem::{
     EndpointExt, Route, Server, handler,
     listener::{Acceptor, Listener, TcpListener},
@@ -102,14 +103,33 @@ impl Drop for Stub {
     }
 }
 
+/// What IAM answers, in its older protocol: nobody has an access key, and there is no server certificate.
+pub(crate) fn of_iam(body: &[u8]) -> Option<String> {
+    const HEAD: &str =
+        "user,arn,access_key_1_active,access_key_1_last_rotated,access_key_2_active,access_key_2_last_rotated";
+    let body = std::str::from_utf8(body).ok()?;
+    let action = body.split('&').find_map(|pair| pair.strip_prefix("Action="))?;
+    let result = match action {
+        "GenerateCredentialReport" => "<State>COMPLETE</State>".to_owned(),
+        "GetCredentialReport" => format!("<Content>{}</Content>", BASE64_STANDARD.encode(HEAD)),
+        "ListServerCertificates" => "<IsTruncated>false</IsTruncated><ServerCertificateMetadataList/>".to_owned(),
+        _ => return None,
+    };
+    Some(format!("<{action}Response><{action}Result>{result}</{action}Result></{action}Response>"))
+}
+
 #[handler]
 async fn answer(request: &poem::Request, body: Vec<u8>, state: Data<&Arc<State>>) -> poem::Response {
+    let iam = of_iam(&body);
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let signed = request.header("authorization").and_then(|value| value.split_once("Credential=")?.1.split('/').next());
     if let Some(access_key) = signed {
         let session = request.header("x-amz-security-token").map(str::to_owned);
         let signer = Signer { access_key: access_key.to_owned(), session };
         state.signers.lock().unwrap_or_else(PoisonError::into_inner).insert(signer);
+    }
+    if let Some(answer) = iam {
+        return poem::Response::builder().content_type("text/xml").body(answer);
     }
     let answer = match request.header("x-amz-target") {
         Some("secretsmanager.ListSecrets") => page(&state, &body).await,

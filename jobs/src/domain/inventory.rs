@@ -126,6 +126,14 @@ impl Warning {
     pub fn new(path: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
         Self { path: path.into(), code: code.to_owned(), detail: detail.into() }
     }
+
+    /// The code of [`Warning::denied`].
+    pub const DETAILS_DENIED: &str = "details_denied";
+
+    /// Some of what belongs to an asset may not be read. Told once per scope and permission, however many assets it is about.
+    pub fn denied(permission: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(permission, Self::DETAILS_DENIED, detail)
+    }
 }
 
 /// One page of a listing.

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod google;
 pub mod inventory;
 pub mod licence;
+pub mod merge_patch;
 pub mod permissions;
 pub mod schedule;
 pub mod settings;

@@ -5,6 +5,7 @@ mod assets;
 mod browser;
 mod control;
 mod credentials;
+mod details;
 mod document;
 mod duplicates;
 mod egress;

@@ -35,7 +35,7 @@ async fn what_cannot_be_scanned_is_refused(database: TestDatabase) {
     let (one, two) = (api.subscribe("one").await, api.subscribe("two").await);
     let unknown = operator.post(SCAN, json!({"subscriptions": [one, RANDOM, two, RANDOM]})).await;
     assert_eq!(unknown.pointers("validation_failed"), ["/subscriptions/1", "/subscriptions/3"]);
-    assert_eq!(operator.post(SCAN, json!({"mode": "delta"})).await.pointers("validation_failed"), ["/mode"]);
+    assert_eq!(operator.post(SCAN, json!({"mode": "fast"})).await.pointers("validation_failed"), ["/mode"]);
     operator.post(SCAN, json!({"subscriptions": []})).await.refused(400, "validation_failed");
     for id in [&one, &two] {
         api.admin().patch(&format!("/api/subscriptions/{id}"), json!({"enabled": false})).await.ok(200);

@@ -105,7 +105,7 @@ async fn what_cannot_be_is_refused_with_its_place(database: TestDatabase) {
         (with(nightly(), "catchUp", json!("some")), invalid, vec!["/catchUp"]),
         (with(nightly(), "name", json!("")), invalid, vec!["/name"]),
         (with(nightly(), "body", json!([])), invalid, vec!["/body"]),
-        (with(nightly(), "body", json!({"mode": "delta"})), invalid, vec!["/body/mode"]),
+        (with(nightly(), "body", json!({"mode": "fast"})), invalid, vec!["/body/mode"]),
         (with(nightly(), "body", json!({"mode": "ful"})), invalid, vec!["/body/mode"]),
         (with(nightly(), "body", json!({"subscriptions": []})), invalid, vec!["/body/subscriptions"]),
         (with(nightly(), "body", json!({"subscriptions": [one, nobody]})), invalid, vec!["/body/subscriptions/1"]),

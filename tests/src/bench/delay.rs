@@ -1,8 +1,9 @@
 //! A proxy that makes an emulator on this machine as far away as a cloud: it holds every call back for a fixed time.
 //!
-//! Calls on different connections do not wait for one another, and answers pass as they come. It stands in for Certificate
-//! Manager, of which the fast emulator knows nothing: an account without certificates.
+//! Calls on different connections do not wait for one another, and answers pass as they come. All but the list of secrets it answers
+//! itself, as an account that has nothing else: the fast emulator does not know all services.
 
+use crate::stub::of_iam;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,9 +15,6 @@ use tokio::{
     task::JoinHandle,
 };
 
-const NO_CERTIFICATES: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 30\r\n\r\n\
-    {\"CertificateSummaryList\": []}";
 const CHUNK: usize = 16 * 1024;
 
 /// The running proxy; ends with its value.
@@ -71,10 +69,9 @@ async fn serve(client: TcpStream, upstream: SocketAddr, delay: Duration) -> io::
         };
         let request: Vec<u8> = read.drain(..length).collect();
         tokio::time::sleep(delay).await;
-        if asks_for_certificates(&request) {
-            to_client.lock().await.write_all(NO_CERTIFICATES).await?;
-        } else {
-            to_server.write_all(&request).await?;
+        match stand_in(&request) {
+            Some(answer) => to_client.lock().await.write_all(answer.as_bytes()).await?,
+            None => to_server.write_all(&request).await?,
         }
     }
 }
@@ -91,13 +88,23 @@ async fn pass_on(mut from: OwnedReadHalf, to: Arc<Mutex<OwnedWriteHalf>>) -> io:
 
 /// The length of the first request, once all of it is there. The SDK always tells the length of its bodies.
 fn whole_request(read: &[u8]) -> Option<usize> {
-    let head = read.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = head_of(read)?;
     let body = header(&read[..head], "content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     (read.len() >= head + body).then_some(head + body)
 }
 
-fn asks_for_certificates(request: &[u8]) -> bool {
-    header(request, "x-amz-target").is_some_and(|target| target == "CertificateManager.ListCertificates")
+/// What is answered here: that there is nothing of it.
+fn stand_in(request: &[u8]) -> Option<String> {
+    let (kind, body) = match header(request, "x-amz-target") {
+        Some(target) if target == "secretsmanager.ListSecrets" => return None,
+        Some(_) => ("application/x-amz-json-1.1", "{}".to_owned()),
+        None => ("text/xml", of_iam(request.get(head_of(request)?..)?)?),
+    };
+    Some(format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+}
+
+fn head_of(read: &[u8]) -> Option<usize> {
+    Some(read.windows(4).position(|window| window == b"\r\n\r\n")? + 4)
 }
 
 fn header(request: &[u8], name: &str) -> Option<String> {
@@ -125,17 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_list_of_certificates_is_answered_here() {
-        assert!(asks_for_certificates(REQUEST));
-        assert!(!asks_for_certificates(b"POST / HTTP/1.1\r\nX-Amz-Target: secretsmanager.ListSecrets\r\n\r\n"));
+    fn all_but_the_list_of_secrets_is_answered_here() {
+        assert!(stand_in(REQUEST).unwrap().ends_with("{}"));
+        assert!(stand_in(b"POST / HTTP/1.1\r\nX-Amz-Target: secretsmanager.ListSecrets\r\n\r\n").is_none());
         // a body cannot pretend to be a header
-        assert!(!asks_for_certificates(b"POST / HTTP/1.1\r\n\r\nX-Amz-Target: CertificateManager.ListCertificates"));
-    }
-
-    #[test]
-    fn the_stand_in_tells_its_own_length() {
-        let head = NO_CERTIFICATES.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        let told = header(NO_CERTIFICATES, "content-length").unwrap();
-        assert_eq!(told, (NO_CERTIFICATES.len() - head).to_string());
+        assert!(stand_in(b"POST / HTTP/1.1\r\n\r\nX-Amz-Target: CertificateManager.ListCertificates").is_none());
+        let iam = stand_in(b"POST / HTTP/1.1\r\n\r\nAction=ListServerCertificates&Version=2010-05-08").unwrap();
+        assert!(iam.contains("<IsTruncated>false</IsTruncated>"));
     }
 }

@@ -100,7 +100,11 @@ impl Outbound {
         }
     }
 
-    async fn wait(&self, mut left: Duration) -> Result<(), Stopped> {
+    /// Lets time pass, in which the gate may refuse.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the attempt must end.
+    pub async fn wait(&self, mut left: Duration) -> Result<(), Stopped> {
         while !left.is_zero() {
             let slice = left.min(WAIT_SLICE);
             self.sleeper.sleep(slice).await;

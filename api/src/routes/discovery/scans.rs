@@ -137,7 +137,7 @@ impl ScansApi {
         if body.0.run_at.is_some_and(|at| at.0 > self.clock.now() + LATEST_START) {
             return Err(ApiError::invalid("/runAt", "range", "A scan begins at most a year from now."));
         }
-        let request = body.0.request("").map_err(|wrong| ApiError::validation(vec![wrong]))?;
+        let request = body.0.request();
         let waiting = Waiting { waiters: &self.waiters, database: &self.database, prefer: prefer.0.as_deref() };
         let write = match once.begin(&self.database).await? {
             Begun::New(write) => write,

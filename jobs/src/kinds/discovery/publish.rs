@@ -4,13 +4,14 @@ mod prepared;
 mod removal;
 mod rows;
 
+pub use prepared::{Entry, Prepared, Reached, plain, prepare};
 pub use removal::{remove_all_of, remove_unseen};
 
 use super::{refusal, scope::Checkpoint};
 use crate::{
     audit::Event,
     context::Context,
-    domain::inventory::{Page, ProviderKind, ScopeId, TagKeys, Warning},
+    domain::inventory::{ProviderKind, ScopeId, TagKeys, Warning},
     egress,
     job::JobError,
     queue::outcome::sum_counts,
@@ -19,17 +20,16 @@ use crate::{
 use chrono::{DateTime, Utc};
 use keywright_entities::{asset, asset_version, clock, job, scan_warning, types::Change, vault};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Select,
-    sea_query::Expr, sea_query::OnConflict,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
+    FromQueryResult, QueryFilter, QuerySelect, Select, UpdateMany, sea_query::Expr, sea_query::OnConflict,
 };
 use serde_json::{Value as Json, json};
 use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
-use prepared::{Prepared, prepare};
 use rows::{row, version_row, whose};
 
-/// Rows in one statement: 500 × 32 columns stay below SQLite's 32,766 values.
+/// Rows in one statement: 500 × 33 columns stay below SQLite's 32,766 values.
 const BATCH: usize = 500;
 
 /// Where the listing stands in the world.
@@ -44,9 +44,9 @@ pub struct Place {
     pub tags: TagKeys,
 }
 
-/// Publishes page `number` of a listing; returns how many assets the listing has found so far.
-pub async fn page(context: &Context, place: &Arc<Place>, number: u64, page: Page) -> Result<u64, JobError> {
-    let page = Arc::new(prepare(page)?);
+/// Publishes part `number` of a listing, a page or less; returns how many assets the listing has found so far.
+pub async fn page(context: &Context, place: &Arc<Place>, number: u64, page: Prepared) -> Result<u64, JobError> {
+    let page = Arc::new(page);
     context
         .persist(|db, job| {
             let (place, page) = (Arc::clone(place), Arc::clone(&page));
@@ -73,36 +73,39 @@ async fn publish(
     let known = known_assets(db, place, page).await?;
     let mut tally = Tally::default();
     let mut write = Writes::default();
-    for (external_id, (observed, content, hash)) in &page.assets {
+    for (external_id, entry) in &page.assets {
+        let observed = &entry.observed;
         let Some(vault) = vaults.get(&observed.vault).copied() else { continue };
         let version =
-            |asset: Uuid, number: i64, change: Change| version_row(place, asset, number, change, now, content);
+            |asset: Uuid, number: i64, change: Change| version_row(place, asset, number, change, now, &entry.content);
+        let detailed = entry.listed.as_ref().is_some_and(|listed| listed.detailed);
+        let detailed_at = |before: Option<DateTime<Utc>>| if detailed { Some(now) } else { before };
         match known.get(external_id) {
             None => {
                 let id = ids::new();
-                write.new.push(row(place, id, vault, observed, hash, now, now, 1));
+                write.new.push(row(place, id, vault, entry, now, now, 1, detailed_at(None)));
                 write.versions.push(version(id, 1, Change::Created));
                 tally.created += 1;
             }
             // once per listing: named on two pages, or listed again after a page token expired
             Some(before) if before.last_scan_id == place.scan && before.last_seen_at >= since => {}
-            Some(before) if before.content_hash == *hash && before.removed_at.is_none() => {
+            Some(before) if before.content_hash == entry.hash && before.removed_at.is_none() => {
                 tally.unchanged += 1;
-                // no change of the asset, but of what its row tells: its last use, or by which tags owners are told
-                let told = (before.owner.clone(), before.environment.clone()) == whose(place, observed);
-                if told && before.last_accessed_at == observed.last_accessed_at {
-                    write.seen.push(before.id);
-                } else {
-                    write.changed.push(row(
-                        place,
-                        before.id,
-                        vault,
-                        observed,
-                        hash,
-                        before.first_seen_at,
-                        now,
-                        before.version,
-                    ));
+                // no change of the asset, but of what its row tells: its last use, by which tags owners are told, what came of the list
+                let told = (before.owner.clone(), before.environment.clone()) == whose(place, observed)
+                    && before.last_accessed_at == observed.last_accessed_at
+                    && entry
+                        .listed
+                        .as_ref()
+                        .is_none_or(|listed| (&before.listed_hash, &before.details) == (&listed.hash, &listed.details));
+                match (told, detailed) {
+                    (true, false) => write.seen.push(before.id),
+                    (true, true) => write.detailed.push(before.id),
+                    (false, _) => {
+                        let at = detailed_at(before.detailed_at);
+                        let (first, version) = (before.first_seen_at, before.version);
+                        write.changed.push(row(place, before.id, vault, entry, first, now, version, at));
+                    }
                 }
             }
             Some(before) => {
@@ -111,18 +114,23 @@ async fn publish(
                     None => (Change::Changed, before.version + 1),
                 };
                 tally.count(change);
-                write.changed.push(row(place, before.id, vault, observed, hash, before.first_seen_at, now, number));
+                let at = detailed_at(before.detailed_at);
+                write.changed.push(row(place, before.id, vault, entry, before.first_seen_at, now, number, at));
                 write.closed.push(before.id);
                 write.versions.push(version(before.id, number, change));
             }
         }
     }
     write.apply(db, place, now).await?;
-    write_warnings(db, place, &page.warnings).await?;
+    let once = page.once.iter().filter(|warning| checkpoint.told.insert(format!("{} {}", warning.code, warning.path)));
+    let warnings: Vec<Warning> = page.warnings.iter().chain(once).cloned().collect();
+    write_warnings(db, place, &warnings).await?;
     checkpoint.pages = number + 1;
-    checkpoint.next.clone_from(&page.next);
-    checkpoint.listed = page.next.is_none();
-    let counts = sum_counts(job.counts.clone(), Some(&tally.json(page.warnings.len())));
+    if let Reached::Page(next) = &page.reached {
+        checkpoint.next.clone_from(next);
+        checkpoint.listed = next.is_none();
+    }
+    let counts = sum_counts(job.counts.clone(), Some(&tally.json(warnings.len())));
     let total = found(Some(&counts));
     Context::save(db, job, json!(checkpoint), counts).await?;
     Ok(total)
@@ -169,6 +177,8 @@ struct Writes {
     changed: Vec<asset::ActiveModel>,
     /// Only seen again.
     seen: Vec<Uuid>,
+    /// Seen again, and looked at closely again.
+    detailed: Vec<Uuid>,
     /// Their current version ends now.
     closed: Vec<Uuid>,
     versions: Vec<asset_version::ActiveModel>,
@@ -185,13 +195,10 @@ impl Writes {
                 .await?;
         }
         for ids in self.seen.chunks(BATCH) {
-            asset::Entity::update_many()
-                .col_expr(asset::Column::LastSeenAt, Expr::value(now))
-                .col_expr(asset::Column::LastScanId, Expr::value(place.scan))
-                .col_expr(asset::Column::Stale, Expr::value(false))
-                .filter(asset::Column::Id.is_in(ids.iter().copied()))
-                .exec(db)
-                .await?;
+            seen(ids, place, now).exec(db).await?;
+        }
+        for ids in self.detailed.chunks(BATCH) {
+            seen(ids, place, now).col_expr(asset::Column::DetailedAt, Expr::value(now)).exec(db).await?;
         }
         for changed in self.changed {
             changed.update(db).await?;
@@ -208,13 +215,21 @@ impl Writes {
     }
 }
 
+fn seen(ids: &[Uuid], place: &Place, now: DateTime<Utc>) -> UpdateMany<asset::Entity> {
+    asset::Entity::update_many()
+        .col_expr(asset::Column::LastSeenAt, Expr::value(now))
+        .col_expr(asset::Column::LastScanId, Expr::value(place.scan))
+        .col_expr(asset::Column::Stale, Expr::value(false))
+        .filter(asset::Column::Id.is_in(ids.iter().copied()))
+}
+
 async fn vault_ids(
     db: &DatabaseTransaction,
     place: &Place,
     page: &Prepared,
     now: DateTime<Utc>,
 ) -> Result<HashMap<String, Uuid>, DbErr> {
-    let mut names: Vec<&str> = page.assets.values().map(|(observed, ..)| observed.vault.as_str()).collect();
+    let mut names: Vec<&str> = page.assets.values().map(|entry| entry.observed.vault.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let mut ids_by_name = HashMap::new();
@@ -252,6 +267,41 @@ async fn known_assets(
     let mut known = HashMap::with_capacity(external_ids.len());
     for batch in external_ids.chunks(BATCH) {
         let rows = in_scope(place).filter(asset::Column::ExternalId.is_in(batch.iter().copied())).all(db).await?;
+        known.extend(rows.into_iter().map(|row| (row.external_id.clone(), row)));
+    }
+    Ok(known)
+}
+
+/// What is known of the details of an asset.
+#[derive(Clone, Debug, Default, FromQueryResult)]
+pub struct Known {
+    external_id: String,
+    pub listed_hash: Option<String>,
+    pub details: Option<Json>,
+    pub detailed_at: Option<DateTime<Utc>>,
+    pub removed_at: Option<DateTime<Utc>>,
+}
+
+/// What is known of the details of these assets, by external id.
+///
+/// # Errors
+/// When the database cannot tell.
+pub async fn known_details<'a>(
+    db: &impl ConnectionTrait,
+    place: &Place,
+    external_ids: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<String, Known>, DbErr> {
+    use asset::Column::{DetailedAt, Details, ExternalId, ListedHash, RemovedAt};
+    let external_ids: Vec<&str> = external_ids.collect();
+    let mut known = HashMap::with_capacity(external_ids.len());
+    for batch in external_ids.chunks(BATCH) {
+        let rows = in_scope(place)
+            .select_only()
+            .columns([ExternalId, ListedHash, Details, DetailedAt, RemovedAt])
+            .filter(ExternalId.is_in(batch.iter().copied()))
+            .into_model::<Known>()
+            .all(db)
+            .await?;
         known.extend(rows.into_iter().map(|row| (row.external_id.clone(), row)));
     }
     Ok(known)

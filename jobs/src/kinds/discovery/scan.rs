@@ -108,7 +108,8 @@ impl Scan {
     ) -> Result<NewJob, JobError> {
         let label = subscription.provider_settings().get("worker").and_then(|label| label.as_str()).map(str::to_owned);
         let lock = format!("scope:{}/{}/{}", subscription.id, scope.region, scope.kind);
-        let listing = ScopeListing { scan: context.job.id, subscription: subscription.id, scope: scope.clone() };
+        let listing =
+            ScopeListing { scan: context.job.id, subscription: subscription.id, scope: scope.clone(), mode: self.mode };
         let requester = Requester {
             request_id: context.job.request_id.clone(),
             traceparent: context.job.traceparent.clone(),

@@ -1,17 +1,17 @@
 //! `discovery.scope`: lists one scope to its last page and publishes each page as it comes.
 
-use super::{connect, noted, publish};
+use super::{connect, details::Pages, noted, publish};
 use crate::{
     context::Context,
     domain::inventory::{Page, ScopeId},
     job::{Done, Job, JobError},
-    provider::{Inventory, ProviderError},
+    provider::{Connection, Inventory, ProviderError},
     settings,
 };
 use chrono::{DateTime, Utc};
-use keywright_entities::{job, subscription};
+use keywright_entities::{job, subscription, types::ScanMode};
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,12 +19,19 @@ pub struct ScopeListing {
     pub scan: Uuid,
     pub subscription: Uuid,
     pub scope: ScopeId,
+    #[serde(default = "full")]
+    pub mode: ScanMode,
+}
+
+/// A payload of before there were modes.
+fn full() -> ScanMode {
+    ScanMode::Full
 }
 
 /// Where a listing stands: a later attempt goes on from here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Pages published so far.
+    /// Pages, and parts of pages, published so far.
     pub pages: u64,
     /// Where the next page begins; `None` before the first and after the last.
     pub next: Option<String>,
@@ -32,6 +39,9 @@ pub struct Checkpoint {
     pub listed: bool,
     /// When the first page was published, by the database's clock: what was last seen before that is gone when the listing ends.
     pub since: Option<DateTime<Utc>>,
+    /// The code and path of each warning that is told once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub told: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -59,7 +69,7 @@ impl Job for ScopeListing {
         });
         let checkpoint = Checkpoint::of(&context.job);
         if !checkpoint.listed {
-            self.list(context, connection.inventory.as_ref(), &place, checkpoint).await?;
+            self.list(context, &connection, &place, checkpoint).await?;
         }
         publish::remove_unseen(context, &place).await?;
         Ok(Done::Succeeded)
@@ -71,24 +81,23 @@ impl ScopeListing {
     async fn list(
         &self,
         context: &Context,
-        inventory: &dyn Inventory,
+        connection: &Connection,
         place: &Arc<publish::Place>,
         checkpoint: Checkpoint,
     ) -> Result<(), JobError> {
-        let mut number = checkpoint.pages;
+        let inventory = connection.inventory.as_ref();
+        let mut pages = Pages::new(context, place, connection.details.as_deref(), self.mode, checkpoint.pages);
         let first = self.first_page(inventory, checkpoint.next.as_deref()).await;
         let mut page = noted(context, self.subscription, first).await??;
         loop {
             let next = page.next.clone();
-            let (published, following) = tokio::join!(publish::page(context, place, number, page), async {
+            let (published, following) = tokio::join!(pages.publish(page), async {
                 match &next {
                     Some(token) => inventory.list(&self.scope, Some(token)).await.map(Some),
                     None => Ok(None),
                 }
             });
-            let seen = published?;
-            context.report("list", seen, None);
-            number += 1;
+            noted(context, self.subscription, published?).await??;
             match noted(context, self.subscription, following).await?? {
                 Some(following) => page = following,
                 None => return Ok(()),

@@ -10,17 +10,15 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_acm::{
     Client,
     config::retry::RetryConfig,
-    error::ProvideErrorMetadata,
     operation::{
         describe_certificate::{DescribeCertificateError, DescribeCertificateOutput},
         list_certificates::{ListCertificatesError, ListCertificatesOutput},
     },
-    types::{CertificateDetail, CertificateStatus, CertificateSummary, Filters, KeyAlgorithm},
+    types::{CertificateDetail, CertificateStatus, CertificateSummary, DomainValidation, Filters, KeyAlgorithm},
 };
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
-use futures::{StreamExt, TryStreamExt, stream};
 use keywright_jobs::{
-    domain::inventory::{AssetType, CertificateFacts, Observed, Page, Warning},
+    domain::inventory::{AssetType, CertificateFacts, Detailed, Observed, Page, Related, Relation, Warning},
     provider::ProviderError,
 };
 use serde_json::{Map, Value};
@@ -29,20 +27,11 @@ pub(super) const KIND: &str = "aws.acm.certificate";
 const VAULT: &str = "acm";
 /// The most that ListCertificates gives at once.
 const PAGE_SIZE: i32 = 1000;
-/// DescribeCertificate is limited to ten a second.
-const DESCRIBED_AT_ONCE: usize = 4;
 
 #[derive(Clone)]
 pub(super) struct Certificates {
     client: Client,
     region: String,
-}
-
-/// A listed certificate, and what a closer look told where the list said too little.
-struct Seen {
-    summary: CertificateSummary,
-    detail: Option<CertificateDetail>,
-    warning: Option<Warning>,
 }
 
 impl Certificates {
@@ -60,19 +49,9 @@ impl Certificates {
         let output = outbound
             .call(&call.name(), || async { self.list_page(token).await.map_err(|error| call.failed(&error)) })
             .await?;
-        let next = output.next_token.filter(|next| !next.is_empty());
-        if next.is_some() && next.as_deref() == token {
-            return Err(call.unexpected_reply("the same page token was given twice"));
-        }
-        let seen: Vec<Seen> = stream::iter(output.certificate_summary_list.unwrap_or_default())
-            .map(|summary| self.look(outbound, summary))
-            .buffered(DESCRIBED_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut page = Page { next, ..Page::default() };
-        for Seen { summary, detail, warning } in seen {
-            page.warnings.extend(warning);
-            match observe(summary, detail) {
+        let mut page = Page { next: call.next(output.next_token, token)?, ..Page::default() };
+        for summary in output.certificate_summary_list.unwrap_or_default() {
+            match observe(summary) {
                 Ok(asset) => page.assets.push(asset),
                 Err(warning) => page.warnings.push(warning),
             }
@@ -80,30 +59,18 @@ impl Certificates {
         Ok(page)
     }
 
-    /// Asks for the one certificate whose dates the list withheld.
-    async fn look(&self, outbound: &Outbound, summary: CertificateSummary) -> Result<Seen, ProviderError> {
-        let Some(arn) = summary.certificate_arn.clone().filter(|_| lacks_dates(&summary)) else {
-            return Ok(Seen { summary, detail: None, warning: None });
-        };
+    /// Who uses the certificate, how its renewal and validation stand, and the dates that the list may withhold.
+    pub async fn complete(&self, outbound: &Outbound, listed: Observed) -> Result<Detailed, ProviderError> {
         let call = Call { action: "acm:DescribeCertificate", region: &self.region, paged: false };
-        let described = outbound
+        let output = outbound
             .call(&call.name(), || async {
-                match self.describe(&arn).await {
-                    Ok(output) => Ok(output.certificate),
-                    // deleted since it was listed: the list stands
-                    Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
-                    Err(error) => Err(call.failed(&error)),
-                }
+                self.describe(&listed.external_id).await.map_err(|error| call.failed(&error))
             })
-            .await;
-        match described {
-            Ok(detail) => Ok(Seen { summary, detail, warning: None }),
-            Err(error @ (ProviderError::Denied { .. } | ProviderError::Rejected { .. })) => {
-                let detail = format!("Its dates are unknown: {error}.");
-                Ok(Seen { summary, detail: None, warning: Some(Warning::new(arn, "not_described", detail)) })
-            }
-            Err(error) => Err(error),
-        }
+            .await?;
+        let Some(detail) = output.certificate else {
+            return Err(call.unexpected_reply("nothing was told of the certificate"));
+        };
+        Ok(Detailed { asset: completed(listed, detail), warnings: Vec::new() })
     }
 
     async fn list_page(
@@ -129,24 +96,12 @@ impl Certificates {
     }
 }
 
-/// A certificate that was never issued has no dates to ask for.
-fn lacks_dates(summary: &CertificateSummary) -> bool {
-    let issued = !matches!(
-        summary.status,
-        Some(CertificateStatus::PendingValidation | CertificateStatus::ValidationTimedOut | CertificateStatus::Failed)
-    );
-    issued && summary.not_after.is_none()
-}
-
-fn observe(summary: CertificateSummary, detail: Option<CertificateDetail>) -> Result<Observed, Warning> {
+fn observe(summary: CertificateSummary) -> Result<Observed, Warning> {
     let name = summary.domain_name.clone().unwrap_or_default();
     let Some(external_id) = summary.certificate_arn.clone().filter(|arn| !arn.is_empty()) else {
         return Err(Warning::new(name, "unexpected_reply", "Certificate Manager listed a certificate without an ARN."));
     };
     let attributes = attributes(&summary);
-    let detail = detail.unwrap_or_else(|| CertificateDetail::builder().build());
-    let not_after = summary.not_after.or(detail.not_after);
-    let not_before = summary.not_before.or(detail.not_before);
     let latest = [summary.issued_at, summary.imported_at, summary.revoked_at];
     Ok(Observed {
         asset_type: AssetType::Certificate,
@@ -156,34 +111,79 @@ fn observe(summary: CertificateSummary, detail: Option<CertificateDetail>) -> Re
         external_id,
         enabled: summary.status.as_ref().map(|status| *status == CertificateStatus::Issued),
         created_at: instant(summary.created_at.as_ref()),
-        expires_at: instant(not_after.as_ref()),
-        not_before: instant(not_before.as_ref()),
+        expires_at: instant(summary.not_after.as_ref()),
+        not_before: instant(summary.not_before.as_ref()),
         last_rotated_at: None,
         last_accessed_at: None,
         last_changed_at: latest.iter().filter_map(|at| instant(at.as_ref())).max(),
         tags: Default::default(),
-        certificate: certificate(summary, detail),
         attributes,
+        certificate: certificate(summary.key_algorithm, summary.subject_alternative_name_summaries.unwrap_or_default()),
         relations: Vec::new(),
     })
 }
 
 /// `None` when not even the key's algorithm is known.
-fn certificate(summary: CertificateSummary, detail: CertificateDetail) -> Option<CertificateFacts> {
-    let (key_algorithm, key_bits) = key(summary.key_algorithm.or(detail.key_algorithm)?.as_str());
-    let listed = summary.subject_alternative_name_summaries.filter(|names| !names.is_empty());
+fn certificate(key_algorithm: Option<KeyAlgorithm>, sans: Vec<String>) -> Option<CertificateFacts> {
+    let (key_algorithm, key_bits) = key(key_algorithm?.as_str());
     Some(CertificateFacts {
-        subject: detail.subject,
-        issuer: detail.issuer,
-        serial: detail.serial.map(|serial| serial.replace(':', "").to_ascii_lowercase()),
-        sans: detail.subject_alternative_names.or(listed).unwrap_or_default(),
+        subject: None,
+        issuer: None,
+        serial: None,
+        sans,
         key_algorithm,
         key_bits,
-        signature_algorithm: detail.signature_algorithm,
+        signature_algorithm: None,
         fingerprint_sha256: None,
         self_signed: None,
         is_ca: None,
     })
+}
+
+fn completed(mut asset: Observed, detail: CertificateDetail) -> Observed {
+    let told = details(&detail);
+    asset.attributes.extend(told);
+    asset.expires_at = asset.expires_at.or(instant(detail.not_after.as_ref()));
+    asset.not_before = asset.not_before.or(instant(detail.not_before.as_ref()));
+    asset.created_at = asset.created_at.or(instant(detail.created_at.as_ref()));
+    let facts = asset.certificate.take().or_else(|| certificate(detail.key_algorithm, Vec::new()));
+    asset.certificate = facts.map(|facts| CertificateFacts {
+        subject: detail.subject,
+        issuer: detail.issuer,
+        serial: detail.serial.map(|serial| serial.replace(':', "").to_ascii_lowercase()),
+        // the list tells the first hundred
+        sans: detail.subject_alternative_names.filter(|names| !names.is_empty()).unwrap_or(facts.sans),
+        signature_algorithm: detail.signature_algorithm,
+        ..facts
+    });
+    let mut users = detail.in_use_by.unwrap_or_default();
+    users.sort();
+    asset.relations = users.into_iter().map(|to| Related { relation: Relation::UsedBy, to }).collect();
+    asset
+}
+
+fn details(detail: &CertificateDetail) -> Map<String, Value> {
+    let renewal = detail.renewal_summary.as_ref();
+    let validation = detail.domain_validation_options.as_deref().filter(|all| !all.is_empty());
+    let mut attributes = Attributes::default();
+    attributes.put("renewalStatus", renewal.map(|renewal| renewal.renewal_status.as_str()));
+    attributes.put(
+        "renewalStatusReason",
+        renewal.and_then(|renewal| renewal.renewal_status_reason.as_ref()).map(|word| word.as_str()),
+    );
+    attributes.put("domainValidation", validation.map(|all| all.iter().map(validated).collect::<Vec<Value>>()));
+    attributes.put("failureReason", detail.failure_reason.as_ref().map(|word| word.as_str()));
+    attributes.put("revocationReason", detail.revocation_reason.as_ref().map(|word| word.as_str()));
+    attributes.put("certificateAuthorityArn", detail.certificate_authority_arn.as_deref());
+    attributes.into_map()
+}
+
+fn validated(domain: &DomainValidation) -> Value {
+    let mut attributes = Attributes::default();
+    attributes.put("domain", Some(domain.domain_name.as_str()));
+    attributes.put("method", domain.validation_method.as_ref().map(|word| word.as_str()));
+    attributes.put("status", domain.validation_status.as_ref().map(|word| word.as_str()));
+    attributes.into_map().into()
 }
 
 /// `RSA_2048` → (`RSA`, 2048); `EC_secp384r1` → (`EC`, 384). A name that is not of this form is kept whole.
@@ -223,7 +223,10 @@ fn words<T: AsRef<str>>(list: Option<&[T]>) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_acm::{primitives::DateTime, types::CertificateType};
+    use aws_sdk_acm::{
+        primitives::DateTime,
+        types::{CertificateType, DomainStatus, ValidationMethod},
+    };
     use serde_json::json;
 
     const ARN: &str = "arn:aws:acm:eu-west-1:123456789012:certificate/1b2f";
@@ -245,7 +248,6 @@ mod tests {
                 .created_at(DateTime::from_secs(1_600_000_000))
                 .imported_at(DateTime::from_secs(1_700_000_001))
                 .build(),
-            None,
         )
         .unwrap();
         assert_eq!((asset.name.as_str(), asset.external_id.as_str(), asset.enabled), ("example.com", ARN, Some(true)));
@@ -264,27 +266,37 @@ mod tests {
     }
 
     #[test]
-    fn a_closer_look_fills_what_the_list_withheld() {
+    fn a_closer_look_tells_who_uses_it_and_fills_what_the_list_withheld() {
+        let validation = DomainValidation::builder()
+            .domain_name("example.com")
+            .validation_method(ValidationMethod::Dns)
+            .validation_status(DomainStatus::Success)
+            .build()
+            .unwrap();
         let detail = CertificateDetail::builder()
             .not_after(DateTime::from_secs(1_800_000_000))
             .key_algorithm(KeyAlgorithm::Rsa2048)
             .serial("0A:bC:01")
             .issuer("Amazon")
+            .subject_alternative_names("example.com")
+            .subject_alternative_names("www.example.com")
+            .domain_validation_options(validation)
+            .in_use_by("arn:b")
+            .in_use_by("arn:a")
             .build();
-        let asset = observe(summary().build(), Some(detail)).unwrap();
+        let asset = completed(observe(summary().build()).unwrap(), detail);
         assert_eq!(asset.expires_at.unwrap().timestamp(), 1_800_000_000);
         let facts = asset.certificate.unwrap();
         assert_eq!(
-            (facts.serial.as_deref(), facts.issuer.as_deref(), facts.key_bits),
-            (Some("0abc01"), Some("Amazon"), Some(2048))
+            (facts.serial.as_deref(), facts.issuer.as_deref(), facts.key_bits, facts.sans.len()),
+            (Some("0abc01"), Some("Amazon"), Some(2048), 2)
         );
-    }
-
-    #[test]
-    fn only_an_issued_certificate_is_looked_at_more_closely() {
-        assert!(lacks_dates(&summary().build()));
-        assert!(!lacks_dates(&summary().not_after(DateTime::from_secs(1)).build()));
-        assert!(!lacks_dates(&summary().status(CertificateStatus::PendingValidation).build()));
+        let used_by = |to: &str| Related { relation: Relation::UsedBy, to: to.to_owned() };
+        assert_eq!(asset.relations, [used_by("arn:a"), used_by("arn:b")]);
+        assert_eq!(
+            asset.attributes["domainValidation"],
+            json!([{"domain": "example.com", "method": "DNS", "status": "SUCCESS"}])
+        );
     }
 
     #[test]
@@ -297,6 +309,6 @@ mod tests {
 
     #[test]
     fn a_summary_without_an_arn_is_told_not_dropped() {
-        assert_eq!(observe(CertificateSummary::builder().build(), None).unwrap_err().code, "unexpected_reply");
+        assert_eq!(observe(CertificateSummary::builder().build()).unwrap_err().code, "unexpected_reply");
     }
 }

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::{
     result::{ConnectorError, SdkError},
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use keywright_jobs::provider::ProviderError;
+use keywright_jobs::provider::{NOT_FOUND, ProviderError};
 use std::{error::Error, time::Duration};
 
 /// Codes by which the services say "slower" (the SDKs' common list).
@@ -47,6 +47,9 @@ const UNAUTHENTICATED: &[&str] = &[
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 ];
+
+/// Codes by which the one thing that was asked about is not there.
+const MISSING: &[&str] = &["NoSuchEntity", "NotFoundException", "ResourceNotFoundException"];
 
 const DENIED: &[&str] = &["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"];
 
@@ -134,12 +137,27 @@ impl Call<'_> {
         if self.paged && is_bad_token(code, reply.message.as_deref()) {
             return ProviderError::PageExpired;
         }
+        if MISSING.contains(&code) {
+            return self.rejected(NOT_FOUND, "there is no such thing any more");
+        }
         match reply.status {
             200..=299 => self.unexpected_reply("AWS sent an answer that cannot be read"),
             // 501: whoever answers will never know this call
             500 | 502..=599 => self.unavailable("failed inside AWS"),
             status => self.rejected("refused", &format!("AWS refused the call with status {status}")),
         }
+    }
+
+    /// The token of the next page, when there is one.
+    ///
+    /// # Errors
+    /// [`ProviderError::Rejected`] `unexpected_reply` when it leads nowhere: it is the one that was `sent`.
+    pub fn next(&self, told: Option<String>, sent: Option<&str>) -> Result<Option<String>, ProviderError> {
+        let next = told.filter(|next| !next.is_empty());
+        if next.is_some() && next.as_deref() == sent {
+            return Err(self.unexpected_reply("the same page token was given twice"));
+        }
+        Ok(next)
     }
 
     /// The answer arrived and makes no sense.
@@ -204,9 +222,11 @@ fn permission_in(message: &str) -> Option<&str> {
 
 fn is_bad_token(code: &str, message: Option<&str>) -> bool {
     let mentions_token = || message.is_some_and(|text| text.to_ascii_lowercase().contains("nexttoken"));
-    matches!(code, "InvalidNextTokenException" | "InvalidNextToken" | "ExpiredNextTokenException")
-        || (matches!(code, "ValidationException" | "InvalidParameterException" | "InvalidArgsException")
-            && mentions_token())
+    matches!(
+        code,
+        "InvalidNextTokenException" | "InvalidNextToken" | "ExpiredNextTokenException" | "InvalidMarkerException"
+    ) || (matches!(code, "ValidationException" | "InvalidParameterException" | "InvalidArgsException")
+        && mentions_token())
 }
 
 /// The error of this type behind an error.

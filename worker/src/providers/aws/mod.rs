@@ -1,4 +1,4 @@
-//! Amazon Web Services: Secrets Manager secrets and Certificate Manager certificates, metadata only.
+//! Amazon Web Services: secrets, parameters, certificates, KMS keys and access keys, metadata only.
 //!
 //! One file per service. Each wraps the SDK's client in a type whose only methods list or describe, and nothing else in this
 //! folder holds such a client: the inventory could not read a value if it wanted to. `tests::no_call_reads_a_value` watches over it.
@@ -8,7 +8,12 @@ mod acm;
 mod auth;
 mod error;
 mod facts;
+mod iam;
+mod kms;
+mod organizations;
+mod policy;
 mod secretsmanager;
+mod ssm;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -24,18 +29,28 @@ use acm::Certificates;
 use async_trait::async_trait;
 use auth::{AccessKey, Login};
 use aws_config::SdkConfig;
+use iam::Identities;
 use keywright_jobs::{
-    domain::inventory::{Page, ScopeId, Warning},
-    provider::{Connection, Gate, Inventory, ProviderError, StoredCredential, Target},
+    domain::inventory::{self, Detailed, Observed, Page, ScopeId, Warning},
+    provider::{Accounts, Connection, Details, Gate, Inventory, ProviderError, StoredCredential, Target},
 };
+use kms::Keys;
+use organizations::Organization;
 use secrecy::SecretString;
 use secretsmanager::Secrets;
+use ssm::Parameters;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use transport::Pools;
 use url::Url;
+
+const REGIONAL: [&str; 4] = [acm::KIND, kms::KIND, secretsmanager::KIND, ssm::KIND];
+const GLOBAL: [&str; 2] = [iam::KEY_KIND, iam::CERTIFICATE_KIND];
+/// Policies and uses may change without a word in the lists.
+const DETAILS_STAY_GOOD: Duration = Duration::from_secs(24 * 3600);
 
 /// What this process keeps for all its AWS connections: the connection pools and who says where they may lead.
 pub struct Aws {
@@ -95,14 +110,20 @@ impl Aws {
         let own = credential.map(AccessKey::stored).transpose()?;
         let key = own.as_ref().or(self.stand_in.as_ref());
         let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, key).await;
-        Ok(Connection::new(Account {
+        let account = Arc::new(Account {
             outbound,
+            identities: Identities::new(&config),
             config,
             regions: target.regions.iter().cloned().collect(),
             secrets: Mutex::default(),
+            parameters: Mutex::default(),
             certificates: Mutex::default(),
+            keys: Mutex::default(),
             assumed: Mutex::default(),
-        }))
+        });
+        Ok(Connection::new(Opened(Arc::clone(&account)))
+            .with_details(Opened(Arc::clone(&account)))
+            .with_accounts(Opened(account)))
     }
 }
 
@@ -126,47 +147,101 @@ struct Account {
     config: SdkConfig,
     /// As the subscription says; empty means every enabled one.
     regions: BTreeSet<String>,
+    identities: Identities,
     secrets: Mutex<HashMap<String, Secrets>>,
+    parameters: Mutex<HashMap<String, Parameters>>,
     certificates: Mutex<HashMap<String, Certificates>>,
+    keys: Mutex<HashMap<String, Keys>>,
     /// What [`Inventory::scopes`] had to assume; told with the first page that this connection reads.
     assumed: Mutex<Option<Warning>>,
 }
 
+/// The account as the inventory sees it, and as its details do.
+struct Opened(Arc<Account>);
+
 #[async_trait]
-impl Inventory for Account {
+impl Inventory for Opened {
     async fn scopes(&self) -> Result<Vec<ScopeId>, ProviderError> {
-        let regions = if self.regions.is_empty() { self.enabled_regions().await? } else { self.regions.clone() };
-        let kinds = [acm::KIND, secretsmanager::KIND];
-        Ok(regions
-            .iter()
-            .flat_map(|region| kinds.map(|kind| ScopeId { region: region.clone(), kind: kind.to_owned() }))
-            .collect())
+        let Self(account) = self;
+        let regions =
+            if account.regions.is_empty() { account.enabled_regions().await? } else { account.regions.clone() };
+        let scope = |region: &str, kind: &str| ScopeId { region: region.to_owned(), kind: kind.to_owned() };
+        let mut scopes: Vec<ScopeId> =
+            regions.iter().flat_map(|region| REGIONAL.map(|kind| scope(region, kind))).collect();
+        scopes.extend(GLOBAL.map(|kind| scope(iam::REGION, kind)));
+        scopes.sort();
+        Ok(scopes)
     }
 
     async fn list(&self, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError> {
-        let region = scope.region.as_str();
+        let Self(account) = self;
+        let (region, outbound) = (scope.region.as_str(), &*account.outbound);
         let mut read = match scope.kind.as_str() {
-            secretsmanager::KIND => {
-                let secrets = client(&self.secrets, region, || Secrets::new(&self.config, region));
-                secrets.page(&self.outbound, page).await?
-            }
-            acm::KIND => {
-                let certificates = client(&self.certificates, region, || Certificates::new(&self.config, region));
-                certificates.page(&self.outbound, page).await?
-            }
-            kind => {
-                return Err(ProviderError::Rejected {
-                    code: "unknown_kind".to_owned(),
-                    detail: format!("aws does not list {kind}"),
-                });
-            }
+            secretsmanager::KIND => account.secrets(region).page(outbound, page).await?,
+            ssm::KIND => account.parameters(region).page(outbound, page).await?,
+            acm::KIND => account.certificates(region).page(outbound, page).await?,
+            kms::KIND => account.keys(region).page(outbound, page).await?,
+            iam::KEY_KIND => account.identities.keys(outbound, page).await?,
+            iam::CERTIFICATE_KIND => account.identities.certificates(outbound, page).await?,
+            kind => return Err(unknown(kind)),
         };
-        read.warnings.extend(self.assumed.lock().unwrap_or_else(PoisonError::into_inner).take());
+        read.warnings.extend(account.assumed.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(read)
     }
 }
 
+#[async_trait]
+impl Details for Opened {
+    fn cadence(&self, kind: &str) -> Option<Duration> {
+        matches!(kind, secretsmanager::KIND | acm::KIND | kms::KIND).then_some(DETAILS_STAY_GOOD)
+    }
+
+    fn has_change_token(&self, kind: &str) -> bool {
+        // a list of keys is a list of ARNs, and that of certificates does not tell who uses them
+        kind == secretsmanager::KIND
+    }
+
+    async fn complete(&self, scope: &ScopeId, listed: Observed) -> Result<Detailed, ProviderError> {
+        let Self(account) = self;
+        let (region, outbound) = (scope.region.as_str(), &*account.outbound);
+        match scope.kind.as_str() {
+            secretsmanager::KIND => account.secrets(region).complete(outbound, listed).await,
+            acm::KIND => account.certificates(region).complete(outbound, listed).await,
+            kms::KIND => account.keys(region).complete(outbound, listed).await,
+            kind => Err(unknown(kind)),
+        }
+    }
+}
+
+#[async_trait]
+impl Accounts for Opened {
+    async fn list(&self) -> Result<Vec<inventory::Account>, ProviderError> {
+        let Self(account) = self;
+        Organization::new(&account.config).accounts(&account.outbound).await
+    }
+}
+
+fn unknown(kind: &str) -> ProviderError {
+    ProviderError::Rejected { code: "unknown_kind".to_owned(), detail: format!("aws does not list {kind}") }
+}
+
 impl Account {
+    fn secrets(&self, region: &str) -> Secrets {
+        client(&self.secrets, region, || Secrets::new(&self.config, region))
+    }
+
+    fn parameters(&self, region: &str) -> Parameters {
+        client(&self.parameters, region, || Parameters::new(&self.config, region))
+    }
+
+    fn certificates(&self, region: &str) -> Certificates {
+        client(&self.certificates, region, || Certificates::new(&self.config, region))
+    }
+
+    fn keys(&self, region: &str) -> Keys {
+        client(&self.keys, region, || Keys::new(&self.config, region))
+    }
+
     /// Asks the account; where it may not or cannot answer, those that every account has enabled.
     async fn enabled_regions(&self) -> Result<BTreeSet<String>, ProviderError> {
         let error = match Regions::new(&self.config).enabled(&self.outbound).await {

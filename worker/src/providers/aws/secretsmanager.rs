@@ -1,8 +1,9 @@
-//! Secrets Manager: what secrets there are. [`Secrets`] can list them; no method of it could read a value.
+//! Secrets Manager: what secrets there are. [`Secrets`] can list them and read their policies; no method of it could read a value.
 
 use super::{
     error::Call,
-    facts::{Attributes, instant, instant_text},
+    facts::{Attributes, instant, instant_text, kms_arn},
+    policy::{self, Reading},
 };
 use crate::providers::http::Outbound;
 use aws_config::{Region, SdkConfig};
@@ -14,7 +15,7 @@ use aws_sdk_secretsmanager::{
 };
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use keywright_jobs::{
-    domain::inventory::{AssetType, Observed, Page, Warning},
+    domain::inventory::{AssetType, Detailed, Observed, Page, Related, Relation, Warning},
     provider::ProviderError,
 };
 use serde_json::{Map, Value, json};
@@ -45,11 +46,7 @@ impl Secrets {
         let output = outbound
             .call(&call.name(), || async { self.list_page(token).await.map_err(|error| call.failed(&error)) })
             .await?;
-        let next = output.next_token.filter(|next| !next.is_empty());
-        if next.is_some() && next.as_deref() == token {
-            return Err(call.unexpected_reply("the same page token was given twice"));
-        }
-        let mut page = Page { next, ..Page::default() };
+        let mut page = Page { next: call.next(output.next_token, token)?, ..Page::default() };
         for entry in output.secret_list.unwrap_or_default() {
             match observe(entry) {
                 Ok(asset) => page.assets.push(asset),
@@ -57,6 +54,28 @@ impl Secrets {
             }
         }
         Ok(page)
+    }
+
+    /// Whom its resource policy lets in.
+    pub async fn complete(&self, outbound: &Outbound, listed: Observed) -> Result<Detailed, ProviderError> {
+        let call = Call { action: "secretsmanager:GetResourcePolicy", region: &self.region, paged: false };
+        let output = outbound
+            .call(&call.name(), || async {
+                let asked = self.client.get_resource_policy().secret_id(&listed.external_id);
+                asked.send().await.map_err(|error| call.failed(&error))
+            })
+            .await?;
+        let mut asset = listed;
+        let mut attributes = Attributes::default();
+        match output.resource_policy.filter(|text| !text.is_empty()) {
+            Some(text) => {
+                let account = policy::account_of(&asset.external_id).unwrap_or_default();
+                Reading::of(&text, account).write(&mut attributes);
+            }
+            None => attributes.put("policyVerdict", Some("none")),
+        }
+        asset.attributes.extend(attributes.into_map());
+        Ok(Detailed { asset, warnings: Vec::new() })
     }
 
     async fn list_page(
@@ -69,10 +88,13 @@ impl Secrets {
 
 fn observe(entry: SecretListEntry) -> Result<Observed, Warning> {
     let attributes = attributes(&entry);
+    let key = entry.kms_key_id.clone();
     let name = entry.name.unwrap_or_default();
     let Some(external_id) = entry.arn.filter(|arn| !arn.is_empty()) else {
         return Err(Warning::new(name, "unexpected_reply", "Secrets Manager listed a secret without an ARN."));
     };
+    let key = key.map(|key| Related { relation: Relation::EncryptedBy, to: kms_arn(&external_id, &key) });
+    let relations = key.into_iter().collect();
     Ok(Observed {
         asset_type: AssetType::Secret,
         kind: KIND.to_owned(),
@@ -95,7 +117,7 @@ fn observe(entry: SecretListEntry) -> Result<Observed, Warning> {
             .collect(),
         certificate: None,
         attributes,
-        relations: Vec::new(),
+        relations,
     })
 }
 

@@ -46,6 +46,8 @@ pub struct AssetView {
     pub first_seen_at: Timestamp,
     pub last_seen_at: Timestamp,
     pub removed_at: Option<Timestamp>,
+    /// When its details were read last; null where the list tells everything, or they never were.
+    pub detailed_at: Option<Timestamp>,
     pub owner: Option<String>,
     pub environment: Option<String>,
     pub tags: BTreeMap<String, String>,
@@ -114,6 +116,7 @@ impl AssetView {
             first_seen_at: row.first_seen_at.into(),
             last_seen_at: row.last_seen_at.into(),
             removed_at: row.removed_at.map(Into::into),
+            detailed_at: row.detailed_at.map(Into::into),
             owner: row.owner,
             environment: row.environment,
             tags: serde_json::from_value(row.tags).unwrap_or_default(),

@@ -49,18 +49,10 @@ impl poem_openapi::types::Example for StartScan {
 }
 
 impl StartScan {
-    /// What is to be done. `base` is the pointer to the body.
-    ///
-    /// # Errors
-    /// A mode that this version does not have.
-    pub fn request(self, base: &str) -> Result<ScanRequest, FieldError> {
-        let mode = self.mode.unwrap_or(ScanMode::Full);
-        if mode == ScanMode::Delta {
-            let message = "This version scans full or force, not delta.";
-            return Err(FieldError::new(format!("{base}/mode"), "unsupported", message));
-        }
-        Ok(ScanRequest {
-            mode: mode.into(),
+    /// What is to be done.
+    pub fn request(self) -> ScanRequest {
+        ScanRequest {
+            mode: self.mode.unwrap_or(ScanMode::Full).into(),
             subscriptions: self.subscriptions,
             on_conflict: match self.on_conflict.unwrap_or_default() {
                 Conflict::Join => OnConflict::Join,
@@ -69,7 +61,7 @@ impl StartScan {
             },
             priority: self.priority.unwrap_or(Priority::Normal).into(),
             run_at: self.run_at.map(|at| at.0),
-        })
+        }
     }
 }
 
@@ -92,7 +84,6 @@ pub async fn problems(
         let message = "The schedule says when.";
         wrong.push(FieldError::new(format!("{base}/runAt"), "unsupported", message));
     }
-    wrong.extend(body.request(base).err());
     Ok(wrong)
 }
 

@@ -4,7 +4,10 @@
 //! which text does not sort. Each of these is changed as little as it takes, so that the asset is there rather than an error.
 
 use crate::{
-    domain::inventory::{Observed, Page, Warning},
+    domain::{
+        inventory::{Observed, Page, Warning},
+        merge_patch,
+    },
     job::JobError,
 };
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,27 +22,124 @@ const INDEXED: usize = 2048;
 const FIRST_SECOND: i64 = -62_167_219_200;
 const LAST_SECOND: i64 = 253_402_300_799;
 
-pub(super) struct Prepared {
+/// What is published at once: a page of a listing, or a part of one.
+pub struct Prepared {
     /// By external id: a provider that names one thing twice on a page means one thing.
-    pub assets: BTreeMap<String, (Observed, Json, String)>,
+    pub assets: BTreeMap<String, Entry>,
     pub warnings: Vec<Warning>,
-    pub next: Option<String>,
+    /// Told once in all of the listing, by code and path.
+    pub once: Vec<Warning>,
+    pub reached: Reached,
 }
 
-pub(super) fn prepare(page: Page) -> Result<Prepared, JobError> {
+/// How far a listing is when this has been published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Within the page: if the listing is interrupted here, the page is listed again.
+    PartOfPage,
+    /// The page's end, and where the next one begins.
+    Page(Option<String>),
+}
+
+/// One asset as it will be kept.
+pub struct Entry {
+    pub observed: Observed,
+    pub content: Json,
+    pub hash: String,
+    /// Only where the kind has details.
+    pub listed: Option<Listed>,
+}
+
+/// Where an entry's details stand.
+pub struct Listed {
+    /// Over the list entry alone; `None` where not all that belongs to it could be read, so that it is asked for again.
+    pub hash: Option<String>,
+    /// What details make of the list entry.
+    pub details: Option<Json>,
+    /// They were read just now, all of them.
+    pub detailed: bool,
+    /// The external id is the provider's own: it was not cut to fit.
+    pub by_own_id: bool,
+}
+
+pub fn prepare(page: Page, with_details: bool) -> Result<Prepared, JobError> {
     let mut assets = BTreeMap::new();
     for observed in page.assets {
-        let observed = fitting(observed)?;
-        let content = serde_json::to_value(&observed).map_err(unwritable)?;
-        let hash = content_hash(&content);
-        assets.entry(observed.external_id.clone()).or_insert((observed, content, hash));
+        let own_id = observed.external_id.clone();
+        let mut entry = Entry::of(fitting(observed)?)?;
+        if with_details {
+            let by_own_id = own_id == entry.observed.external_id;
+            entry.listed = Some(Listed { hash: Some(entry.hash.clone()), details: None, detailed: false, by_own_id });
+        }
+        assets.entry(entry.observed.external_id.clone()).or_insert(entry);
     }
-    let warnings = page.warnings.into_iter().map(|warning| Warning {
+    let warnings = page.warnings.into_iter().map(plain).collect();
+    Ok(Prepared { assets, warnings, once: Vec::new(), reached: Reached::Page(page.next) })
+}
+
+/// A warning in a form that both databases keep.
+pub fn plain(warning: Warning) -> Warning {
+    Warning {
         path: without_nul(&warning.path).into_owned(),
         code: without_nul(&warning.code).into_owned(),
         detail: without_nul(&warning.detail).into_owned(),
-    });
-    Ok(Prepared { assets, warnings: warnings.collect(), next: page.next })
+    }
+}
+
+impl Entry {
+    fn of(observed: Observed) -> Result<Self, JobError> {
+        let content = serde_json::to_value(&observed).map_err(unwritable)?;
+        let hash = content_hash(&content);
+        Ok(Self { observed, content, hash, listed: None })
+    }
+
+    /// The list entry as a closer look completed it. What could not be read is taken from `before`, the details known so far.
+    pub fn completed(self, detailed: Observed, before: Option<&Json>, all_read: bool) -> Result<Self, JobError> {
+        let detailed = Observed { external_id: self.observed.external_id.clone(), ..detailed };
+        let read = serde_json::to_value(fitting(detailed)?).map_err(unwritable)?;
+        let mut patch = merge_patch::diff(&self.content, &read);
+        if let (false, Some(before)) = (all_read, before) {
+            let known = merge_patch::apply(self.content.clone(), before);
+            let merged = match &patch {
+                Some(patch) => merge_patch::apply(known, patch),
+                None => known,
+            };
+            patch = merge_patch::diff(&self.content, &merged);
+        }
+        let entry = self.with(patch, all_read)?;
+        Ok(if all_read { entry } else { entry.unread() })
+    }
+
+    /// The list entry with these details, which were read earlier and are good still.
+    pub fn with_known(self, details: Option<Json>) -> Result<Self, JobError> {
+        self.with(details, false)
+    }
+
+    /// The same, where something should have been read and could not be.
+    pub fn with_old(self, details: Option<Json>) -> Result<Self, JobError> {
+        Ok(self.with(details, false)?.unread())
+    }
+
+    fn unread(mut self) -> Self {
+        if let Some(listed) = &mut self.listed {
+            listed.hash = None;
+        }
+        self
+    }
+
+    fn with(self, details: Option<Json>, detailed: bool) -> Result<Self, JobError> {
+        let Some(listed) = self.listed else { return Ok(self) };
+        // always from the patch, so that what was read now and what is kept of it make the same content
+        let mut entry = match &details {
+            Some(patch) => {
+                let content = merge_patch::apply(self.content, patch);
+                Self::of(serde_json::from_value(content).map_err(unwritable)?)?
+            }
+            None => Self { listed: None, ..self },
+        };
+        entry.listed = Some(Listed { details, detailed, ..listed });
+        Ok(entry)
+    }
 }
 
 fn unwritable(error: serde_json::Error) -> JobError {
@@ -118,11 +218,14 @@ fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// SHA-256 over what the provider says; that something was used is no change of it.
+/// SHA-256 over what the provider says; that something was used, and by what, is no change of it.
 fn content_hash(content: &Json) -> String {
     let mut content = content.clone();
     if let Some(fields) = content.as_object_mut() {
         fields.remove("last_accessed_at");
+        if let Some(attributes) = fields.get_mut("attributes").and_then(Json::as_object_mut) {
+            attributes.remove("lastUse");
+        }
     }
     hex::encode(digest(&SHA256, content.to_string().as_bytes()))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Place,
-    prepared::{identifying, sortable},
+    prepared::{Entry, identifying, sortable},
 };
 use crate::domain::inventory::Observed;
 use crate::setup::ids;
@@ -17,12 +17,13 @@ pub(super) fn row(
     place: &Place,
     id: Uuid,
     vault: Uuid,
-    observed: &Observed,
-    hash: &str,
+    entry: &Entry,
     first_seen_at: DateTime<Utc>,
     now: DateTime<Utc>,
     version: i64,
+    detailed_at: Option<DateTime<Utc>>,
 ) -> asset::ActiveModel {
+    let observed = &entry.observed;
     let (owner, environment) = whose(place, observed);
     asset::ActiveModel {
         id: Set(id),
@@ -52,9 +53,12 @@ pub(super) fn row(
         tags: Set(json!(observed.tags)),
         certificate: Set(observed.certificate.as_ref().map(|facts| json!(facts))),
         attributes: Set(Json::Object(observed.attributes.clone())),
-        content_hash: Set(hash.to_owned()),
+        content_hash: Set(entry.hash.clone()),
         version: Set(version),
         last_scan_id: Set(place.scan),
+        listed_hash: Set(entry.listed.as_ref().and_then(|listed| listed.hash.clone())),
+        details: Set(entry.listed.as_ref().and_then(|listed| listed.details.clone())),
+        detailed_at: Set(detailed_at),
     }
 }
 
