@@ -21,6 +21,7 @@ mod m20261124_000013_idempotency;
 mod m20261124_000014_settings;
 mod m20261124_000015_sealing;
 mod m20261124_000016_line_head;
+mod m20261124_000020_call_budgets;
 
 pub struct Migrator;
 
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000014_settings::Migration),
             Box::new(m20261124_000015_sealing::Migration),
             Box::new(m20261124_000016_line_head::Migration),
+            Box::new(m20261124_000020_call_budgets::Migration),
         ]
     }
 }

@@ -15,6 +15,7 @@ mod faults;
 mod http;
 mod kms;
 mod observe;
+mod pacing;
 mod pooler;
 mod queue;
 mod retention;

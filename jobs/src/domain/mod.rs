@@ -1,8 +1,11 @@
 //! Pure rules: every function here is synchronous and decides by its arguments alone.
 
 pub mod backoff;
+pub mod floor;
 pub mod inventory;
 pub mod licence;
+pub mod pacing;
 pub mod permissions;
+pub mod quotas;
 pub mod schedule;
 pub mod settings;
