@@ -59,6 +59,8 @@ pub struct Model {
     pub checkpoint: Option<Json>,
     pub progress: Option<Json>,
     pub counts: Option<Json>,
+    /// Which calls its attempts made of a provider, see `keywright_jobs::domain::floor`.
+    pub calls: Option<Json>,
     pub children_total: i32,
     pub children_open: i32,
     pub children_succeeded: i32,

@@ -5,6 +5,7 @@ pub mod approval;
 pub mod asset;
 pub mod asset_version;
 pub mod audit_outbox;
+pub mod call_budget;
 pub mod clock;
 pub mod idempotency;
 pub mod job;

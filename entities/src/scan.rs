@@ -12,6 +12,8 @@ pub struct Model {
     /// The ids of the subscriptions looked at.
     pub subscriptions: Json,
     pub created_at: DateTimeUtc,
+    /// The least time in which the providers' published rates allow what it did, in seconds; set when it ends.
+    pub floor_seconds: Option<f64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

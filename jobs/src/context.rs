@@ -1,8 +1,10 @@
 //! What an attempt works with.
 
 use crate::{
+    domain::floor::Calls,
     job::JobError,
-    provider::{Gate, Pass, Providers, Stopped},
+    pacing::{Account, Budgets, Pacer, Tally},
+    provider::{Gate, Pass, Providers, Stopped, Target},
     queue::{HELD, Lease, chaos, row},
     setup::{
         clock::Clock,
@@ -12,7 +14,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use keywright_entities::{clock, job};
-use sea_orm::{DatabaseTransaction, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
 use serde_json::Value as Json;
 use std::{sync::Arc, time::Duration};
 
@@ -29,12 +31,17 @@ pub struct Context {
     /// The job as it was claimed.
     pub job: job::Model,
     pub lease: Arc<Lease>,
+    /// How fast clouds may be called.
+    pub budgets: Arc<Budgets>,
+    /// Which calls this attempt has made.
+    pub calls: Tally,
 }
 
 impl Context {
     /// What every request to a provider must pass.
-    pub fn gate(&self) -> Gate {
-        Gate::new(Arc::clone(&self.lease) as Arc<dyn Pass>)
+    pub fn gate(&self, target: &Target) -> Gate {
+        let pacer = Pacer::new(Arc::clone(&self.budgets), Account::of(target), self.calls.clone());
+        Gate::new(Arc::clone(&self.lease) as Arc<dyn Pass>).paced(pacer)
     }
 
     /// Replaces the progress that clients see.
@@ -82,14 +89,28 @@ impl Context {
             write.rollback().await?;
             return Ok(None);
         };
+        let calls = job.calls.clone();
         let done = work(&write, job).await?;
+        self.save_calls(&write, calls).await?;
         write.commit().await?;
         Ok(Some(done))
     }
 
+    /// Tells the job's row which calls this attempt has made, so that they count exactly when their pages do.
+    async fn save_calls(&self, db: &DatabaseTransaction, before: Option<Json>) -> Result<(), DbErr> {
+        const SAVE: &str = "UPDATE job SET calls = $2 WHERE id = $1";
+        let so_far = self.calls.so_far();
+        if so_far.is_empty() {
+            return Ok(());
+        }
+        let before: Calls = before.and_then(|json| serde_json::from_value(json).ok()).unwrap_or_default();
+        let calls = serde_json::json!(before.told(self.lease.held.epoch, &so_far));
+        let values = [self.job.id.into(), calls.into()];
+        db.execute_raw(clock::statement(db.get_database_backend(), SAVE, values)).await.map(|_| ())
+    }
+
     /// Writes the job's checkpoint and counts, in a transaction of [`Context::persist`].
     pub async fn save(db: &DatabaseTransaction, job: &job::Model, checkpoint: Json, counts: Json) -> Result<(), DbErr> {
-        use sea_orm::ConnectionTrait;
         const SAVE: &str = "UPDATE job SET checkpoint = $2, counts = $3, version = version + 1 WHERE id = $1";
         let values = [job.id.into(), checkpoint.into(), counts.into()];
         db.execute_raw(clock::statement(db.get_database_backend(), SAVE, values)).await.map(|_| ())

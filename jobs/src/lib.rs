@@ -10,6 +10,7 @@
 //! * [`retention`]: forgetting what has had its time.
 //! * [`licence`]: what the licence has, and how much of it.
 //! * [`metrics`]: what a process counts and measures, for Prometheus.
+//! * [`pacing`]: how fast clouds are called, by all workers together.
 //! * [`schedules`]: what is asked for again and again, by the clock.
 //! * [`settings`]: what an administrator has set.
 //! * [`setup`]: configuration, database, sealing, telemetry: what both processes share.
@@ -23,6 +24,7 @@ pub mod job;
 pub mod kinds;
 pub mod licence;
 pub mod metrics;
+pub mod pacing;
 pub mod provider;
 pub mod queue;
 pub mod retention;

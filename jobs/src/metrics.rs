@@ -4,9 +4,13 @@
 //! Labels are bounded: kinds of job that this program does not know, and methods that HTTP does not, share the value `other`.
 
 use crate::{kinds, queue::outcome::Outcome, setup::database::Database};
-use keywright_entities::{job, types::JobState};
+use keywright_entities::{
+    job,
+    types::{JobState, ProviderKind},
+};
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
     core::{Collector, GenericGauge},
 };
 use std::{net::IpAddr, sync::LazyLock, time::Duration};
@@ -39,6 +43,10 @@ struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     acquire_timeouts: IntCounter,
+    provider_calls: IntCounterVec,
+    provider_slowdowns: IntCounterVec,
+    provider_waits: CounterVec,
+    provider_rate: GaugeVec,
 }
 
 /// `None` when two metrics contradict each other: a fault of the code that the tests show.
@@ -69,7 +77,28 @@ impl Metrics {
             "keywright_db_acquire_timeouts_total",
             "Writes that failed because no database connection was to be had in time.",
         )?;
+        let operation = ["provider", "operation"];
+        let waits = Opts::new(
+            "keywright_provider_waited_seconds_total",
+            "How long calls of this worker waited for their turn, or because a cloud throttled them.",
+        );
+        let rate = Opts::new(
+            "keywright_provider_rate",
+            "Calls per second that the budget last drawn on allows all workers together.",
+        );
         Ok(Self {
+            provider_calls: counter(
+                "keywright_provider_calls_total",
+                "Calls of this worker to clouds, by what came of them.",
+                &["provider", "operation", "outcome"],
+            )?,
+            provider_slowdowns: counter(
+                "keywright_provider_slowdowns_total",
+                "How often this worker lowered the rate of a budget because a cloud throttled.",
+                &operation,
+            )?,
+            provider_waits: registered(&registry, CounterVec::new(waits, &operation)?)?,
+            provider_rate: registered(&registry, GaugeVec::new(rate, &operation)?)?,
             claims: counter("keywright_job_claims_total", "Jobs that this worker has claimed.", &["kind"])?,
             attempts: counter(
                 "keywright_job_attempts_total",
@@ -189,6 +218,31 @@ pub fn answered(route: &str, method: &str, status: u16, took: Duration) {
 pub(crate) fn acquire_timed_out() {
     if let Some(metrics) = &*METRICS {
         metrics.acquire_timeouts.inc();
+    }
+}
+
+/// A call to a cloud is over. `operation` and `outcome` are each one of few.
+pub(crate) fn provider_called(provider: ProviderKind, operation: &str, outcome: &str) {
+    if let Some(metrics) = &*METRICS {
+        metrics.provider_calls.with_label_values(&[provider.as_str(), operation, outcome]).inc();
+    }
+}
+
+pub(crate) fn provider_slowed(provider: ProviderKind, operation: &str) {
+    if let Some(metrics) = &*METRICS {
+        metrics.provider_slowdowns.with_label_values(&[provider.as_str(), operation]).inc();
+    }
+}
+
+pub(crate) fn provider_waited(provider: ProviderKind, operation: &str, long: Duration) {
+    if let Some(metrics) = &*METRICS {
+        metrics.provider_waits.with_label_values(&[provider.as_str(), operation]).inc_by(long.as_secs_f64());
+    }
+}
+
+pub(crate) fn provider_rate(provider: ProviderKind, operation: &str, rate: f64) {
+    if let Some(metrics) = &*METRICS {
+        metrics.provider_rate.with_label_values(&[provider.as_str(), operation]).set(rate);
     }
 }
 

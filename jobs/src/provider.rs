@@ -5,6 +5,7 @@
 
 use crate::{
     domain::inventory::{Account, Detailed, Observed, Page, ProviderKind, ScopeId},
+    pacing::Pacer,
     queue::Held,
     setup::sealing::{SealError, Sealing, places},
 };
@@ -210,11 +211,25 @@ pub trait Pass: Send + Sync {
 /// It waits while the lease is in doubt and refuses once it is lost, so that a frozen or cut-off worker sends at most the one
 /// request that it had already handed over.
 #[derive(Clone)]
-pub struct Gate(Arc<dyn Pass>);
+pub struct Gate {
+    pass: Arc<dyn Pass>,
+    pacer: Option<Pacer>,
+}
 
 impl Gate {
     pub fn new(pass: Arc<dyn Pass>) -> Self {
-        Self(pass)
+        Self { pass, pacer: None }
+    }
+
+    /// What passes it keeps this pace.
+    #[must_use]
+    pub fn paced(self, pacer: Pacer) -> Self {
+        Self { pacer: Some(pacer), ..self }
+    }
+
+    /// The pace to keep; `None` outside a job.
+    pub fn pacer(&self) -> Option<&Pacer> {
+        self.pacer.as_ref()
     }
 
     /// A gate that is always open: for tools and tests that run outside a job.
@@ -225,17 +240,17 @@ impl Gate {
                 Box::pin(std::future::ready(Ok(())))
             }
         }
-        Self(Arc::new(Open))
+        Self::new(Arc::new(Open))
     }
 
     /// # Errors
     /// [`Stopped`] when the attempt must end here.
     pub async fn pass(&self) -> Result<(), Stopped> {
-        self.0.pass().await
+        self.pass.pass().await
     }
 
     /// The attempt that this gate was made for; `None` outside a job. No cloud is told: the double of the fault tests is.
     pub fn held(&self) -> Option<Held> {
-        self.0.held()
+        self.pass.held()
     }
 }

@@ -22,6 +22,8 @@ const SESSIONS_DAYS: i64 = 7;
 const FAILURES_DAYS: i64 = 1;
 /// A state is good for minutes.
 const RETURNS_DAYS: i64 = 1;
+/// A lowered rate has long risen again by then.
+const BUDGETS_DAYS: i64 = 1;
 
 /// For how many days ended jobs are kept; 0 = for ever. Parts are kept as long as the job that they are parts of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +90,7 @@ pub async fn forget(database: &Database, retention: &Retention) -> Result<u64, D
     rows += batches(database, "id", "session WHERE expires_at < {cutoff}", SESSIONS_DAYS).await?;
     rows += batches(database, "id", "sso_return WHERE expires_at < {cutoff}", RETURNS_DAYS).await?;
     rows += batches(database, "id", "login_failures WHERE last_at < {cutoff}", FAILURES_DAYS).await?;
+    rows += batches(database, "budget", "call_budget WHERE until < {cutoff}", BUDGETS_DAYS).await?;
     Ok(rows)
 }
 

@@ -23,6 +23,7 @@ mod m20261124_000015_sealing;
 mod m20261124_000016_line_head;
 mod m20261124_000017_single_sign_on;
 mod m20261124_000018_details;
+mod m20261124_000020_call_budgets;
 
 pub struct Migrator;
 
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000016_line_head::Migration),
             Box::new(m20261124_000017_single_sign_on::Migration),
             Box::new(m20261124_000018_details::Migration),
+            Box::new(m20261124_000020_call_budgets::Migration),
         ]
     }
 }

@@ -17,6 +17,7 @@ mod gcp_http;
 mod http;
 mod kms;
 mod observe;
+mod pacing;
 mod pooler;
 mod queue;
 mod retention;

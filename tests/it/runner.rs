@@ -1,6 +1,9 @@
 //! Scans over the in-memory cloud, disturbed at chosen places.
 
-use keywright_entities::{asset_version, clock, job, types::JobState};
+use keywright_entities::{
+    asset_version, clock, job,
+    types::{JobState, WaitingFor},
+};
 use keywright_jobs::{
     domain::inventory::{ScopeId, Warning},
     queue::{claim, control},
@@ -46,6 +49,13 @@ async fn region(app: &TestApp, count: usize) -> (Uuid, ScopeId) {
 /// Whether this lists the page after the one that ends with this secret.
 fn goes_on_after(call: &Call, name: &str) -> bool {
     matches!(&call.operation, Operation::List { page: Some(page), .. } if page.contains(name))
+}
+
+/// Lets a job that waits be due now.
+async fn let_come(app: &TestApp, id: Uuid) {
+    const DUE: &str = "UPDATE job SET due_at = {now} WHERE id = $1";
+    let due = clock::statement(app.database().backend(), DUE, [id.into()]);
+    app.database().reader().execute_raw(due).await.unwrap();
 }
 
 async fn only_child(app: &TestApp, scan: Uuid) -> job::Model {
@@ -109,16 +119,14 @@ async fn a_throttled_scope_waits_and_goes_on_where_it_was(test: TestDatabase) {
         children.into_iter().find(|child| child.state == JobState::Waiting)
     })
     .await;
-    assert_eq!((waiting.attempt, waiting.error_code.as_deref()), (1, Some("throttled")));
+    assert_eq!((waiting.attempt, waiting.waiting_for), (0, Some(WaitingFor::Quota)), "it costs no attempt");
     let now = clock::now(app.database().reader()).await.unwrap();
     assert!(waiting.due_at.unwrap() > now + chrono::Duration::minutes(59), "as long as the cloud asked for");
     assert_eq!(asset_names(app.database(), subscription).await, names(20), "what came before is there already");
-    const DUE: &str = "UPDATE job SET due_at = {now} WHERE id = $1";
-    let due = clock::statement(app.database().backend(), DUE, [waiting.id.into()]);
-    app.database().reader().execute_raw(due).await.unwrap();
+    let_come(&app, waiting.id).await;
     let ended = app.ended(scan).await;
     assert_eq!(ended.state, JobState::Succeeded);
-    assert_eq!(only_child(&app, scan).await.attempt, 2);
+    assert_eq!(only_child(&app, scan).await.attempt, 1);
     assert_eq!(asset_names(app.database(), subscription).await, names(35));
     assert_eq!(app.cloud.count(|call| call.lists("north")), 5, "four pages, one of them asked for twice");
 }
@@ -160,15 +168,17 @@ async fn an_idle_worker_stops_at_once(test: TestDatabase) {
 async fn page_tokens_that_expired_meanwhile_publish_nothing_twice(test: TestDatabase) {
     let app = TestApp::on(test);
     let (subscription, _) = region(&app, 35).await;
-    app.cloud.throttle(1, Duration::ZERO, |call| goes_on_after(call, "secret-0019"));
+    let hour = Duration::from_secs(3600);
+    app.cloud.throttle(1, hour, |call| goes_on_after(call, "secret-0019"));
     let _worker = app.worker(WorkerSettings::default()).await;
     let scan = app.scan().await;
-    eventually("the scope waits", async || {
+    let waiting = eventually("the scope waits", async || {
         let children = job::children(app.database().reader(), scan).await.unwrap();
         children.into_iter().find(|child| child.state == JobState::Waiting)
     })
     .await;
     app.cloud.expire_pages();
+    let_come(&app, waiting.id).await;
     let ended = app.ended(scan).await;
     assert_eq!(ended.state, JobState::Succeeded);
     let counts = json!({"found": 35, "created": 35, "changed": 0, "unchanged": 0, "removed": 0, "warnings": 0});

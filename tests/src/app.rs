@@ -77,6 +77,7 @@ impl TestApp {
             polls: Arc::default(),
             retention: Retention::default(),
             limits: settings.limits,
+            quota_percent: 100,
         };
         let stop = CancellationToken::new();
         TestWorker { ended: tokio::spawn(runner.run(stop.clone())), stop }

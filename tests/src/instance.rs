@@ -57,6 +57,13 @@ impl Instance {
         ready(Process::start("keywright-api", &[&environment(database), extra].concat())).await
     }
 
+    /// One more worker on the same database, with this beside the database in its environment.
+    pub async fn another_worker(database: &TestDatabase, worker: &[(&str, &str)]) -> Process {
+        let mut process = Process::start("keywright-worker", &[&environment(database), worker].concat());
+        process.logged("worker ready").await;
+        process
+    }
+
     /// Where the API is.
     pub fn url(&self) -> &str {
         &self.url

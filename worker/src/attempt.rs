@@ -6,6 +6,7 @@ use keywright_jobs::{
     domain::backoff,
     job::{Done, JobError},
     kinds, metrics,
+    pacing::{Budgets, Tally},
     provider::{Providers, Stopped},
     queue::{
         Recorder, Renewer,
@@ -36,6 +37,7 @@ pub struct Attempts {
     pub clock: Clock,
     pub renewer: Arc<Renewer>,
     pub recorder: Recorder,
+    pub budgets: Arc<Budgets>,
     /// What runs is cut off now and given back.
     pub cut: CancellationToken,
 }
@@ -51,6 +53,8 @@ impl Attempts {
             clock: self.clock.clone(),
             job: (*job).clone(),
             lease: Arc::clone(&claimed.lease),
+            budgets: Arc::clone(&self.budgets),
+            calls: Tally::default(),
         });
         if chaos::breaks(Promise::AcknowledgeLast) && job.parent_id.is_some() {
             self.record(&context, Outcome::Ended { state: JobState::Succeeded, reason: None }).await;

@@ -135,6 +135,7 @@ async fn work(
         polls,
         retention: config.retention.clone(),
         limits: config.limits.clone(),
+        quota_percent: config.quota_percent,
     };
     let ended = runner.run(stop).await;
     off.cancel();

@@ -5,6 +5,7 @@ use apalis::prelude::{Data, WorkerBuilder};
 use keywright_entities::{clock, worker};
 use keywright_jobs::{
     approvals, kinds,
+    pacing::Budgets,
     provider::Providers,
     queue::{
         Heartbeat, Recorder, Renewer,
@@ -57,6 +58,8 @@ pub struct Runner {
     pub retention: Retention,
     /// How many jobs of a kind and of a subscription all workers together may hold.
     pub limits: Limits,
+    /// The part of every cloud's rate that all workers together may use, in percent.
+    pub quota_percent: u32,
 }
 
 /// How a worker process ended.
@@ -107,6 +110,7 @@ impl Runner {
             clock: self.clock.clone(),
             renewer,
             recorder: Recorder::start(self.database.clone()),
+            budgets: Budgets::new(self.database.clone(), self.quota_percent),
             cut: cut.clone(),
         });
         let running = Running { attempts, dropped: Arc::default() };

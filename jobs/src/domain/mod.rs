@@ -1,10 +1,13 @@
 //! Pure rules: every function here is synchronous and decides by its arguments alone.
 
 pub mod backoff;
+pub mod floor;
 pub mod google;
 pub mod inventory;
 pub mod licence;
 pub mod merge_patch;
+pub mod pacing;
 pub mod permissions;
+pub mod quotas;
 pub mod schedule;
 pub mod settings;

@@ -64,6 +64,8 @@ pub struct Config {
     pub worker_labels: Vec<String>,
     /// How many jobs of a kind and of a subscription all workers together may hold.
     pub limits: Limits,
+    /// The part of every cloud's rate that may be used, in percent.
+    pub quota_percent: u32,
     /// How long an attempt may go unrenewed before another worker takes the job.
     pub lease: Duration,
     /// Requests per minute and principal; `None` = no limit.
@@ -148,6 +150,7 @@ impl Config {
             worker_concurrency: machine.cores.saturating_mul(4).max(1),
             worker_labels: vec![machine.host_name.clone()],
             limits: Limits::default(),
+            quota_percent: 100,
             lease: Duration::from_secs(8),
             rate_limit_per_minute: Some(60),
             rate_limit_per_hour: Some(1000),

@@ -4,6 +4,7 @@
 mod delay;
 pub mod engine;
 pub mod login;
+pub mod paced;
 pub mod scan;
 mod table;
 

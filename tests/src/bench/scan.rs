@@ -131,7 +131,7 @@ async fn bare_loop(options: &Options, endpoint: &str) -> Result<f64> {
     Ok(seconds.parse()?)
 }
 
-fn seconds_between(from: &Value, to: &Value) -> Result<f64> {
+pub(super) fn seconds_between(from: &Value, to: &Value) -> Result<f64> {
     let read = |time: &Value| DateTime::parse_from_rfc3339(time.as_str().unwrap_or_default());
     Ok((read(to)? - read(from)?).as_seconds_f64())
 }

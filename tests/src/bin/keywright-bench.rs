@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use keywright_tests::bench::{
     engine::{self, Measure},
-    login,
+    login, paced,
     scan::{self, Kind},
 };
 use std::time::Duration;
@@ -22,9 +22,15 @@ enum Bench {
     Scan {
         #[arg(long, default_value_t = 10_000)]
         secrets: u32,
-        /// Milliseconds added to every call.
-        #[arg(long, default_value_t = 50)]
-        latency_ms: u64,
+        /// Milliseconds added to every call; 50 when absent, with `--paced` and `--workers` 100.
+        #[arg(long)]
+        latency_ms: Option<u64>,
+        /// Against the floor that the scan computes, instead of the bare loop.
+        #[arg(long, conflicts_with = "workers")]
+        paced: bool,
+        /// Twenty regions by one worker of two slots, and by two of them.
+        #[arg(long)]
+        workers: bool,
         /// Each on a new database.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
@@ -77,10 +83,15 @@ fn database(text: &str) -> Result<Kind, String> {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Arguments::parse().bench {
-        Bench::Scan { secrets, latency_ms, rounds, database } => {
+        Bench::Scan { secrets, latency_ms, paced, workers, rounds, database } => {
             let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);
-            let latency = Duration::from_millis(latency_ms);
-            scan::run(&scan::Options { secrets, latency, rounds, databases }).await
+            let latency = Duration::from_millis(latency_ms.unwrap_or(if paced || workers { 100 } else { 50 }));
+            let options = scan::Options { secrets, latency, rounds, databases };
+            match (paced, workers) {
+                (true, _) => paced::floor(&options).await,
+                (_, true) => paced::workers(&options).await,
+                _ => scan::run(&options).await,
+            }
         }
         Bench::Login { rate, seconds, database } => {
             let databases = database.map_or_else(|| vec![Kind::Sqlite, Kind::Postgres], |one| vec![one]);

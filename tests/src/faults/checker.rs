@@ -201,7 +201,7 @@ impl Evidence {
         let mut late: HashMap<(Uuid, i64, &str), Vec<u64>> = HashMap::new();
         let mut holders: HashMap<(Uuid, i64), &str> = HashMap::new();
         let mut steps: HashMap<(Uuid, &Step, &str), usize> = HashMap::new();
-        for Entry { number, ask } in &self.journal {
+        for Entry { number, ask, .. } in &self.journal {
             let newest = newest.entry(ask.job).or_insert(ask.epoch);
             if ask.epoch < *newest {
                 late.entry((ask.job, ask.epoch, &ask.account)).or_default().push(*number);

@@ -6,9 +6,11 @@ use keywright_jobs::{
     provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
     setup::config,
 };
+use keywright_worker::providers::http::{Outbound, RuntimeTimer};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -18,6 +20,10 @@ pub const DOUBLE: &str = "KWTEST_DOUBLE";
 /// Who asks.
 pub const WORKER: &str = "KWTEST_WORKER";
 pub const KIND: &str = "aws.secretsmanager.secret";
+/// Accounts whose names begin like this are called as IAM is: all their regions share one budget.
+pub const SHARED: &str = "shared";
+/// The budget of such an account, in calls per second.
+pub const SHARED_RATE: f64 = 10.0;
 
 /// One request to the double, which is one effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,7 +97,8 @@ impl Providers for DoubleCloud {
     ) -> Result<Connection, ProviderError> {
         let account = target.external_id.clone();
         let (url, worker, http) = (self.url.clone(), self.worker.clone(), self.http.clone());
-        Ok(Connection::new(Account { url, worker, http, account, gate }))
+        let outbound = Outbound::new(gate.clone(), Arc::new(RuntimeTimer));
+        Ok(Connection::new(Account { url, worker, http, account, gate, outbound }))
     }
 }
 
@@ -101,10 +108,20 @@ struct Account {
     http: reqwest::Client,
     account: String,
     gate: Gate,
+    outbound: Outbound,
 }
 
 impl Account {
     async fn ask(&self, step: Step) -> Result<Reply, ProviderError> {
+        let what = match &step {
+            _ if self.account.starts_with(SHARED) => "global iam:ListUsers".to_owned(),
+            Step::Scopes => "global secretsmanager:ListSecrets".to_owned(),
+            Step::Page { region, .. } => format!("{region} secretsmanager:ListSecrets"),
+        };
+        self.outbound.call(&what, || self.ask_once(step.clone())).await
+    }
+
+    async fn ask_once(&self, step: Step) -> Result<Reply, ProviderError> {
         let held = self.gate.held().expect("only jobs ask");
         let (worker, account) = (self.worker.clone(), self.account.clone());
         let ask = Ask { worker, job: held.id, epoch: held.epoch, account, step };

@@ -15,6 +15,7 @@ use std::{
     io::Write,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
@@ -76,6 +77,8 @@ pub fn page(region: usize, page: u32) -> Step {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     pub number: u64,
+    /// How long after the double's start it came, in seconds.
+    pub at: f64,
     pub ask: Ask,
 }
 
@@ -91,6 +94,7 @@ pub struct Double {
 struct State {
     plans: Mutex<HashMap<String, Plan>>,
     journal: Mutex<File>,
+    began: Instant,
     /// How many were asked so far.
     asked: watch::Sender<u64>,
     /// The answers to requests from this number on are held back.
@@ -105,6 +109,7 @@ impl Double {
         let state = Arc::new(State {
             plans: Mutex::default(),
             journal: Mutex::new(file),
+            began: Instant::now(),
             asked: watch::Sender::new(0),
             held: watch::Sender::new(u64::MAX),
         });
@@ -171,7 +176,8 @@ async fn answer(Json(ask): Json<Ask>, state: Data<&Arc<State>>) -> Json<Reply> {
     let number = {
         let mut journal = lock(&state.journal);
         let number = *state.asked.borrow();
-        let line = serde_json::to_string(&Entry { number, ask }).expect("an entry is JSON");
+        let line = serde_json::to_string(&Entry { number, at: state.began.elapsed().as_secs_f64(), ask })
+            .expect("an entry is JSON");
         writeln!(journal, "{line}").expect("the journal is written");
         state.asked.send_replace(number + 1);
         number

@@ -1,25 +1,33 @@
-//! What every cloud that is reached over HTTP shares: the gate before each request, and the waiting between two attempts.
+//! What every cloud that is reached over HTTP shares: the gate before each request, the pace, and the waiting between two attempts.
 //!
 //! A cloud's own SDK is told not to retry. One place decides instead, so that `Retry-After` is honoured whatever the SDK
-//! makes of it, a wait ends as soon as the job must, and no wait is so long that the job should rather give its slot back.
+//! makes of it, every attempt has its turn in the budget that all workers share, a wait ends as soon as the job must, and none is so
+//! long that the job should rather give its slot back.
 
 use async_trait::async_trait;
 use chrono::DateTime;
-use keywright_jobs::provider::{Gate, ProviderError, Stopped};
+use keywright_jobs::{
+    pacing::{Ask, Call, PATIENCE, Permit, Reply},
+    provider::{Gate, ProviderError, Stopped},
+};
 use std::{
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The most that one call waits between its attempts, all waits together. Beyond it the job is put off instead.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The same for a call that is throttled: its job comes back as if nothing had happened.
+const LONGEST_THROTTLED: Duration = PATIENCE;
+/// How long a call waits until it asks again for its turn, when nothing tells it sooner.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a wait goes on before it asks the gate again.
 const WAIT_SLICE: Duration = Duration::from_millis(500);
 /// Attempts at a call that fails for a passing reason.
 const ATTEMPTS_UNAVAILABLE: u32 = 4;
-/// Attempts at a call that is throttled; [`LONGEST_WAIT`] usually ends it before.
+/// Attempts at a call that is throttled; [`LONGEST_THROTTLED`] usually ends it before.
 const ATTEMPTS_THROTTLED: u32 = 10;
 const FIRST_WAIT_UNAVAILABLE: Duration = Duration::from_millis(250);
 const FIRST_WAIT_THROTTLED: Duration = Duration::from_secs(1);
@@ -71,22 +79,33 @@ impl Outbound {
 
     /// Runs `attempt` until it succeeds, fails for good, or has waited long enough.
     ///
-    /// `what` names the call, e.g. `eu-west-1 secretsmanager:ListSecrets`; calls of different names that are throttled
-    /// together come back at different moments.
+    /// `what` names the call, e.g. `eu-west-1 secretsmanager:ListSecrets`: the scope and the operation by which its pace is found in
+    /// docs/QUOTAS.md. Calls of different names that are throttled together come back at different moments.
     ///
     /// # Errors
-    /// The last attempt's error, or [`ProviderError::Stopped`] once the gate has refused.
+    /// The last attempt's error; [`ProviderError::Throttled`] also when its turn is too far away to be waited for here; or
+    /// [`ProviderError::Stopped`] once the gate has refused.
     pub async fn call<T, F, A>(&self, what: &str, mut attempt: F) -> Result<T, ProviderError>
     where
         F: FnMut() -> A,
         A: Future<Output = Result<T, ProviderError>>,
     {
+        let call = self.gate.pacer().map(|pacer| pacer.call(what));
         let mut waited = Duration::ZERO;
         let mut number = 0;
         loop {
             number += 1;
+            let permit = match &call {
+                Some(call) => Some(self.turn(call, what).await?),
+                None => None,
+            };
             self.pass().await?;
-            let error = match attempt().await {
+            let sent = Instant::now();
+            let tried = attempt().await;
+            if let Some(permit) = permit {
+                permit.ended(sent, reply(&tried)).await;
+            }
+            let error = match tried {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
@@ -97,6 +116,36 @@ impl Outbound {
             tracing::debug!(call = what, attempt = number, ?wait, %error, "the cloud call is tried again after a wait");
             self.wait(wait).await?;
             waited += wait;
+            if let Some(call) = call.as_ref().filter(|_| matches!(error, ProviderError::Throttled { .. })) {
+                call.waited(wait);
+            }
+        }
+    }
+
+    /// Waits for the call's turn in the budget that all workers share.
+    async fn turn(&self, call: &Call, what: &str) -> Result<Permit, ProviderError> {
+        let began = Instant::now();
+        loop {
+            match call.ask().await {
+                Ask::Go(slot, permit) => {
+                    self.wait(slot.saturating_duration_since(Instant::now())).await?;
+                    call.waited(began.elapsed());
+                    return Ok(permit);
+                }
+                Ask::Full => {
+                    tokio::select! {
+                        () = call.freed() => {}
+                        () = self.sleeper.sleep(ASK_AGAIN) => {}
+                    }
+                }
+                Ask::Later(wait) => {
+                    let detail =
+                        format!("the rate of {what} is used up, or was lowered because the provider throttled");
+                    return Err(ProviderError::Throttled { detail, retry_after: Some(wait) });
+                }
+                Ask::Unknown => self.sleeper.sleep(ASK_AGAIN).await,
+            }
+            self.pass().await?;
         }
     }
 
@@ -115,27 +164,43 @@ impl Outbound {
     }
 }
 
+/// What the pace is to make of an attempt.
+fn reply<T>(tried: &Result<T, ProviderError>) -> Reply {
+    match tried {
+        Ok(_) => Reply::Answered,
+        Err(ProviderError::Throttled { retry_after, .. }) => Reply::Throttled { retry_after: *retry_after },
+        Err(ProviderError::Unavailable { .. }) => Reply::Failed("unavailable"),
+        Err(ProviderError::Denied { .. }) => Reply::Failed("denied"),
+        Err(ProviderError::Unauthenticated { .. }) => Reply::Failed("unauthenticated"),
+        Err(ProviderError::PageExpired) => Reply::Failed("page_expired"),
+        Err(ProviderError::Rejected { .. }) => Reply::Failed("rejected"),
+        Err(ProviderError::Stopped(_)) => Reply::Failed("stopped"),
+    }
+}
+
 /// How long to wait before the next attempt, or `None` when there is to be none.
 ///
 /// `number` counts the attempts made; `spread` is in 0..1 and keeps calls that failed together from coming back together.
 fn next_wait(error: &ProviderError, number: u32, waited: Duration, spread: f64) -> Option<Duration> {
-    let (wait, attempts) = match error {
+    let (wait, attempts, longest) = match error {
         // asking earlier than told only makes it longer, so the spread is only ever added
         ProviderError::Throttled { retry_after: Some(told), .. } => {
             let added = told.mul_f64(0.1).min(Duration::from_secs(1)).mul_f64(spread);
-            (told.saturating_add(added), ATTEMPTS_THROTTLED)
+            (told.saturating_add(added), ATTEMPTS_THROTTLED, LONGEST_THROTTLED)
         }
         ProviderError::Throttled { retry_after: None, .. } => {
-            (backoff(FIRST_WAIT_THROTTLED, number, spread), ATTEMPTS_THROTTLED)
+            (backoff(FIRST_WAIT_THROTTLED, number, spread), ATTEMPTS_THROTTLED, LONGEST_THROTTLED)
         }
-        ProviderError::Unavailable { .. } => (backoff(FIRST_WAIT_UNAVAILABLE, number, spread), ATTEMPTS_UNAVAILABLE),
+        ProviderError::Unavailable { .. } => {
+            (backoff(FIRST_WAIT_UNAVAILABLE, number, spread), ATTEMPTS_UNAVAILABLE, LONGEST_WAIT)
+        }
         ProviderError::Denied { .. }
         | ProviderError::Unauthenticated { .. }
         | ProviderError::PageExpired
         | ProviderError::Rejected { .. }
         | ProviderError::Stopped(_) => return None,
     };
-    (number < attempts && waited.saturating_add(wait) <= LONGEST_WAIT).then_some(wait)
+    (number < attempts && waited.saturating_add(wait) <= longest).then_some(wait)
 }
 
 /// Exponential, of which the upper half is spread.
@@ -214,18 +279,18 @@ mod tests {
     #[tokio::test]
     async fn a_retry_after_is_waited_out_and_then_the_call_succeeds() {
         let (outbound, timer) = outbound(Gate::open());
-        let replies = Mutex::new(vec![Ok(7), Err(throttled(Some(2))), Err(throttled(Some(3)))]);
+        let replies = Mutex::new(vec![Ok(7), Err(throttled(Some(1))), Err(throttled(Some(2)))]);
         let got = outbound.call("list", || ready(replies.lock().unwrap().pop().unwrap())).await;
         assert_eq!(got, Ok(7));
         let waited: Duration = timer.0.lock().unwrap().iter().sum();
-        assert!(waited >= Duration::from_secs(5) && waited <= Duration::from_millis(5500), "{waited:?}");
+        assert!(waited >= Duration::from_secs(3) && waited <= Duration::from_millis(3500), "{waited:?}");
     }
 
     #[tokio::test]
     async fn a_long_retry_after_is_handed_on_instead_of_waited_out() {
         let (outbound, timer) = outbound(Gate::open());
-        let got: Result<(), _> = outbound.call("list", || ready(Err(throttled(Some(61))))).await;
-        assert_eq!(got, Err(throttled(Some(61))));
+        let got: Result<(), _> = outbound.call("list", || ready(Err(throttled(Some(6))))).await;
+        assert_eq!(got, Err(throttled(Some(6))));
         assert!(timer.0.lock().unwrap().is_empty());
     }
 
@@ -247,7 +312,7 @@ mod tests {
     async fn a_wait_ends_when_the_gate_refuses() {
         // one pass for the first attempt, three for slices of the wait
         let (outbound, timer) = outbound(Gate::new(Arc::new(Closing(AtomicUsize::new(4)))));
-        let got: Result<(), _> = outbound.call("list", || ready(Err(throttled(Some(30))))).await;
+        let got: Result<(), _> = outbound.call("list", || ready(Err(throttled(Some(4))))).await;
         assert_eq!(got, Err(ProviderError::Stopped(Stopped::Canceled)));
         assert_eq!(timer.0.lock().unwrap().len(), 4);
     }
@@ -266,10 +331,10 @@ mod tests {
 
     #[test]
     fn the_wait_budget_covers_all_waits_of_a_call_together() {
-        let told = throttled(Some(20));
+        let told = throttled(Some(2));
         assert!(next_wait(&told, 1, Duration::ZERO, 0.0).is_some());
-        assert!(next_wait(&told, 3, Duration::from_secs(40), 0.0).is_some());
-        assert_eq!(next_wait(&told, 4, Duration::from_secs(41), 0.0), None);
+        assert!(next_wait(&told, 2, Duration::from_secs(3), 0.0).is_some());
+        assert_eq!(next_wait(&told, 3, Duration::from_secs(4), 0.0), None);
         assert_eq!(next_wait(&throttled(Some(u64::MAX)), 1, Duration::ZERO, 0.9), None);
     }
 

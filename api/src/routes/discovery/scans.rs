@@ -27,6 +27,7 @@ use chrono::Duration;
 use input::{StartScan, unknown};
 use keywright_entities::{asset, asset_version, job, scan, scan_warning, scope::Scope, types::Trigger};
 use keywright_jobs::{
+    domain::floor,
     kinds::discovery::request::{self, ScanRefused},
     queue::wait::Waiters,
     settings::Live,
@@ -67,9 +68,10 @@ pub struct ScanView {
     pub completed_at: Option<Timestamp>,
     pub counts: Counts,
     pub scopes: Option<Scopes>,
-    /// The least time that the providers' published quotas allow; null where none is known.
+    /// The least time that the providers' published rates allow for what the scan asked for; null until it has ended, and where no
+    /// rate is known.
     pub provider_floor_seconds: Option<f64>,
-    /// The floor divided by the time taken; null where there is no floor.
+    /// The floor divided by the time taken, from 0 to 1; null where there is no floor.
     pub efficiency: Option<f64>,
     /// What could not be read: the first 1,000.
     pub warnings: Vec<ScanWarning>,
@@ -232,6 +234,8 @@ impl ScansApi {
             .into_iter()
             .filter_map(|job| {
                 let scan = by_id.remove(&job.id)?;
+                let taken = job.completed_at.zip(job.started_at).and_then(|(end, start)| (end - start).to_std().ok());
+                let floor = scan.floor_seconds.filter(|_| taken.is_some());
                 let job = JobView::new(job, &open);
                 let view = ScanView {
                     state: job.state,
@@ -239,6 +243,8 @@ impl ScansApi {
                     completed_at: job.completed_at,
                     counts: job.counts,
                     scopes: job.scopes,
+                    provider_floor_seconds: floor,
+                    efficiency: floor::efficiency(floor, taken),
                     warnings: warnings.remove(&scan.id).unwrap_or_default(),
                     ..ScanView::without_job(scan)
                 };

@@ -10,13 +10,23 @@ pub mod scope;
 use crate::{
     audit::{Actor, Event, EventType},
     context::Context,
+    domain::pacing::LONGEST_TOLD,
     egress,
     job::JobError,
     provider::{Connection, ProviderError, StoredCredential, Target},
     queue::outcome::DENIED,
+    setup::ids,
 };
-use keywright_entities::{subscription, subscription_credential, types::Outcome};
+use keywright_entities::{
+    subscription, subscription_credential,
+    types::{Outcome, WaitingFor},
+};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long a job leaves a provider alone that throttles it and does not say for how long.
+const THROTTLED: Duration = Duration::from_secs(5);
+const LEAST_THROTTLED: Duration = Duration::from_millis(500);
 
 /// What a subscription tells a provider.
 pub fn target(subscription: &subscription::Model) -> Target {
@@ -31,7 +41,9 @@ pub fn target(subscription: &subscription::Model) -> Target {
 
 async fn connect(context: &Context, subscription: &subscription::Model) -> Result<Connection, ProviderError> {
     let credential = credential(context, subscription).await?;
-    context.providers.connect(&target(subscription), credential, context.gate()).await
+    let target = target(subscription);
+    let gate = context.gate(&target);
+    context.providers.connect(&target, credential, gate).await
 }
 
 async fn credential(
@@ -86,7 +98,10 @@ impl From<ProviderError> for JobError {
             ProviderError::Denied { permission, .. } => Self::Fail { code: DENIED.to_owned(), detail, permission },
             ProviderError::Unauthenticated { .. } => Self::fail("not_authenticated", detail),
             ProviderError::Throttled { retry_after, .. } => {
-                Self::Retry { code: "throttled".to_owned(), detail, after: retry_after }
+                let after = retry_after.unwrap_or(THROTTLED).clamp(LEAST_THROTTLED, LONGEST_TOLD);
+                // those who were sent away together do not come back together
+                let after = after.mul_f64(1.0 + ids::jitter() / 10.0);
+                Self::Snooze { waiting_for: WaitingFor::Quota, after }
             }
             ProviderError::Unavailable { .. } => Self::retry("provider_unavailable", detail),
             ProviderError::PageExpired => Self::retry("page_expired", detail),

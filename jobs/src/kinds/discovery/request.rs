@@ -170,6 +170,7 @@ pub(super) async fn begin(
         mode: Set(payload.mode),
         subscriptions: Set(json!(payload.subscriptions)),
         created_at: Set(job.created_at),
+        floor_seconds: Set(None),
     }
     .insert(db)
     .await?;

@@ -3,15 +3,19 @@
 use super::{connect, noted, scope::ScopeListing};
 use crate::{
     context::Context,
-    domain::inventory::ScopeId,
+    domain::{
+        floor::{self, Calls},
+        inventory::ScopeId,
+    },
     job::{Done, Job, JobError},
     provider::ProviderError,
     queue::{NewJob, Requester, outcome::Reason},
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use keywright_entities::{asset, job, job_subscription, subscription, types::ScanMode};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use keywright_entities::{asset, job, job_subscription, scan, subscription, types::ScanMode};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -164,12 +168,31 @@ async fn mark_stale(context: &Context, subscription: Uuid, scopes: Vec<ScopeId>)
         .await
 }
 
+/// Writes how fast the scan could have been at best, from what it and its parts asked for.
+async fn tell_floor(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
+    let made = job::Entity::find()
+        .select_only()
+        .column(job::Column::Calls)
+        .filter(Condition::any().add(job::Column::ParentId.eq(job.id)).add(job::Column::Id.eq(job.id)))
+        .filter(job::Column::Calls.is_not_null());
+    let made: Vec<Json> = made.into_tuple().all(db).await?;
+    let ledgers = made.into_iter().filter_map(|calls| serde_json::from_value::<Calls>(calls).ok()).map(Calls::all);
+    let Some(seconds) = floor::seconds(ledgers) else { return Ok(()) };
+    scan::Entity::update_many()
+        .col_expr(scan::Column::FloorSeconds, Expr::value(seconds))
+        .filter(scan::Column::Id.eq(job.id))
+        .exec(db)
+        .await
+        .map(|_| ())
+}
+
 /// Tells the subscriptions how their last scan went, which is not about them any more.
 pub async fn ended(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
     job_subscription::Entity::delete_many().filter(job_subscription::Column::JobId.eq(job.id)).exec(db).await?;
     let Ok(scan) = serde_json::from_value::<Scan>(job.payload.clone()) else {
         return Ok(());
     };
+    tell_floor(db, job).await?;
     subscription::Entity::update_many()
         .col_expr(subscription::Column::LastScanAt, Expr::value(job.completed_at))
         .col_expr(subscription::Column::LastScanState, Expr::value(job.state.as_str()))

@@ -218,6 +218,15 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.limits.subscription.unwrap_or(0).to_string()),
     },
     Key {
+        name: "KEYWRIGHT_QUOTA_PERCENT",
+        meaning: "the part of every rate in docs/QUOTAS.md that all workers together use, 1 to 100; the rest is left to others who call the same accounts; the same for every worker",
+        default: "100",
+        secret: false,
+        used_by: UsedBy::Worker,
+        set: |c, text| to(&mut c.quota_percent, number(text, 1..=100)?),
+        show: |c| Some(c.quota_percent.to_string()),
+    },
+    Key {
         name: "KEYWRIGHT_LEASE_SECONDS",
         meaning: "how long an attempt may go unrenewed before another worker takes the job, 1 to 3600 s; the same everywhere",
         default: "8",
