@@ -18,7 +18,8 @@ pub enum Per {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
     pub provider: ProviderKind,
-    /// `service:Operation`, as providers name their calls. The first is the name of the quota.
+    /// `service:Operation` of AWS, the permission that a call needs of Google: as providers name their calls. The first is the name of
+    /// the quota.
     pub operations: &'static [&'static str],
     pub per_second: f64,
     pub per: Per,
@@ -97,13 +98,9 @@ pub const QUOTAS: &[Quota] = &[
     published(&["kms:GetKeyLastUsage"], 5.0, Per::Region, KMS),
     planned(&["organizations:ListAccounts"], 5.0, Per::Account, ORGANIZATIONS).pages(20),
     planned(&["account:ListRegions"], 1.0, Per::Account, ACCOUNT).pages(50),
-    gcp(
-        &["secretmanager:ListSecrets", "secretmanager:ListSecretVersions", "secretmanager:GetSecret"],
-        10.0,
-        GCP_SECRETS,
-    ),
-    gcp(&["iam:ListServiceAccountKeys", "iam:ListServiceAccounts", "iam:GetServiceAccount"], 100.0, GCP_IAM),
-    Quota { published: false, ..gcp(&["cloudresourcemanager:SearchProjects"], 10.0, GCP_PROJECTS) },
+    gcp(&["secretmanager.secrets.list", "secretmanager.versions.list"], 10.0, GCP_SECRETS),
+    gcp(&["iam.serviceAccountKeys.list", "iam.serviceAccounts.list"], 100.0, GCP_IAM),
+    Quota { published: false, ..gcp(&["resourcemanager.projects.get"], 10.0, GCP_PROJECTS) },
 ];
 
 const fn published(operations: &'static [&'static str], per_second: f64, per: Per, source: &'static str) -> Quota {
@@ -209,7 +206,7 @@ mod tests {
             assert!(chrono::NaiveDate::parse_from_str(quota.read_on, "%Y-%m-%d").is_ok(), "{quota:?}");
             assert!(quota.page_size != Some(0) && !quota.operations.is_empty(), "{quota:?}");
             for operation in quota.operations {
-                assert!(operation.split_once(':').is_some() && !operation.contains(' '), "{operation}");
+                assert!(operation.contains([':', '.']) && !operation.contains(' '), "{operation}");
                 assert!(seen.insert((quota.provider.as_str(), operation)), "{operation} has two rows");
             }
         }

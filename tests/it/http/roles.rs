@@ -147,7 +147,7 @@ async fn the_documented_table_is_this_one(database: TestDatabase) {
     let document = api.nobody().get("/openapi.json").await.ok(200);
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ROLES.md");
     let made = markdown(&document);
-    if std::env::var_os("KWTEST_WRITE_DOCS").is_some() {
+    if keywright_jobs::setup::config::variable("KWTEST_WRITE_DOCS").is_some() {
         std::fs::write(file, &made).unwrap();
     }
     assert!(

@@ -296,3 +296,23 @@ async fn body(mut response: Response, call: &Call<'_>) -> Result<Vec<u8>, Provid
     }
     if status.is_success() { Ok(read) } else { Err(call.answered(&Refusal::new(status.as_u16(), &headers, &read))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Question;
+    use keywright_jobs::domain::{inventory::ProviderKind, quotas};
+
+    #[test]
+    fn every_question_has_its_rate() {
+        for question in [
+            Question::Secrets { project: "acme", region: "global" },
+            Question::Versions { secret: "projects/acme/secrets/one", region: "global" },
+            Question::ServiceAccounts { project: "acme" },
+            Question::Keys { account: "projects/acme/serviceAccounts/one" },
+            Question::Projects,
+        ] {
+            let name = question.call("acme", false).name();
+            assert!(quotas::Counted::of(ProviderKind::Gcp, &name).known.is_some(), "{name}");
+        }
+    }
+}

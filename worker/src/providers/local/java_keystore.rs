@@ -53,9 +53,9 @@ pub fn begins(bytes: &[u8]) -> bool {
 
 /// Reads a keystore; `None` when it is none.
 pub fn read(bytes: &[u8]) -> Option<Keystore<'_>> {
-    let format = match bytes.first_chunk()? {
-        &JKS => "jks",
-        &JCEKS => "jceks",
+    let format = match *bytes.first_chunk()? {
+        JKS => "jks",
+        JCEKS => "jceks",
         _ => return None,
     };
     let mut keystore = Keystore { format, certificates: Vec::new(), keys: 0, broken: None };

@@ -141,7 +141,7 @@ mod tests {
         for end in 0..whole.len() {
             assert!(certificates(&whole[..end]).is_err(), "cut off at {end}");
         }
-        let mut nested = vec![0x30, 0x80].repeat(100_000);
+        let mut nested = [0x30, 0x80].repeat(100_000);
         assert_eq!(certificates(&nested), Err(Refusal::Invalid));
         nested.push(0);
         assert_eq!(certificates(&nested), Err(Refusal::Invalid));
