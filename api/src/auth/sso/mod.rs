@@ -6,10 +6,10 @@
 //! /api/auth/sso/callback  state → code for tokens → ID token verified → user → session
 //! ```
 //!
-//! * [`states`]: what a browser keeps in between, sealed, good once and in that browser only.
-//! * [`provider`]: discovery, keys, the exchange, and the verification of ID tokens by `openidconnect`.
-//! * [`members`]: whom an ID token speaks of, and as what they may come in.
-//! * [`next`]: where a browser goes afterwards; [`page`]: what people see meanwhile.
+//! * `states`: what a browser keeps in between, sealed, good once and in that browser only.
+//! * `provider`: discovery, keys, the exchange, and the verification of ID tokens by `openidconnect`.
+//! * `members`: whom an ID token speaks of, and as what they may come in.
+//! * `next`: where a browser goes afterwards; [`page`]: what people see meanwhile.
 
 pub mod members;
 pub mod next;
