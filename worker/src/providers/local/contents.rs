@@ -126,7 +126,7 @@ impl Contents {
                 },
             }
         }
-        if self.is_empty() {
+        if self.is_empty() && !others.is_empty() {
             let labels: Vec<String> = others.into_iter().take(5).map(shown).collect();
             let detail = format!("there is no certificate and no private key in it, only {}", labels.join(", "));
             self.note("not_a_certificate", detail);
