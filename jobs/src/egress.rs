@@ -113,17 +113,12 @@ impl EgressGuard {
         Self { public: false, ..self.clone() }
     }
 
-    /// Refuses `host` if it is an address that may not be reached, however it is spelled. Where a name leads is known only when it
-    /// is used.
-    ///
-    /// # Errors
-    /// [`EgressError::Refused`].
-    pub fn check_literal(&self, host: &str, port: u16) -> Result<(), EgressError> {
+    /// Whether `host` could be reached: an address, however it is spelled, by itself; a name, which leads somewhere only when it is used,
+    /// unless all that it could lead to is refused.
+    pub fn could_permit(&self, host: &str, port: u16) -> bool {
         match literal(host) {
-            Some(address) if !self.permits(host, port, address) => {
-                Err(EgressError::Refused { host: host.to_owned(), address })
-            }
-            _ => Ok(()),
+            Some(address) => self.permits(host, port, address),
+            None => self.public || !self.networks.is_empty() || self.places.contains(&(comparable(host), port)),
         }
     }
 
@@ -262,10 +257,10 @@ mod tests {
         ] {
             let error = guard(&[]).connect(host, 80, soon()).await.unwrap_err();
             assert!(matches!(error, EgressError::Refused { .. }), "{host}: {error}");
-            assert!(guard(&[]).check_literal(host, 80).is_err(), "{host}");
+            assert!(!guard(&[]).could_permit(host, 80), "{host}");
         }
         for host in ["example.com", "1.1.1.1", "0x01010101", "localhost", "127.0.0.1.example.com"] {
-            assert!(guard(&[]).check_literal(host, 80).is_ok(), "{host}");
+            assert!(guard(&[]).could_permit(host, 80), "{host}");
         }
     }
 
@@ -332,7 +327,17 @@ mod tests {
         for (host, port, address, expected) in cases {
             assert_eq!(guard.permits(host, port, address.parse().unwrap()), expected, "{host}:{port} {address}");
         }
-        assert!(guard.check_literal("8.8.8.8", 443).is_err());
+        assert!(!guard.could_permit("8.8.8.8", 443));
+        assert!(guard.could_permit("a.example", 443), "it may lead into what is listed");
+    }
+
+    #[test]
+    fn a_name_is_refused_at_once_where_it_can_lead_nowhere_permitted() {
+        let open = guard(&["proxy.example:8443"]);
+        let closed = open.listed_only();
+        assert!(closed.could_permit("proxy.example", 8443) && open.could_permit("a.example", 443));
+        assert!(!closed.could_permit("proxy.example", 443) && !closed.could_permit("a.example", 8443));
+        assert!(!closed.could_permit("8.8.8.8", 443) && !open.could_permit("127.0.0.1", 8443));
     }
 
     #[tokio::test]

@@ -126,6 +126,10 @@ async fn a_patch_merges_and_what_cannot_be_is_refused(database: TestDatabase) {
             json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "settings": {"gcp": {"endpoint": "https://1.1.1.1"}}}),
             "/settings/gcp/endpoint",
         ),
+        (
+            json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "settings": {"gcp": {"endpoint": "https://collector.example"}}}),
+            "/settings/gcp/endpoint",
+        ),
         (json!({"provider": "gcp", "externalId": "acme-prod", "name": "x", "auth": {"mode": "profile"}}), "/auth/mode"),
         (json!({"provider": "aws", "name": "x"}), "/externalId"),
         (json!({"provider": "ibm", "externalId": "2", "name": "x"}), "/provider"),

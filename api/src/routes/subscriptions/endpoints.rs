@@ -1,5 +1,5 @@
-//! Addresses in a subscription that are refused when it is saved: those that are written as addresses. Names may lead elsewhere
-//! tomorrow, and are looked at by the worker with every connection.
+//! Addresses in a subscription that are refused when it is saved: those that are written as addresses, and names that can lead nowhere
+//! permitted. Other names may lead elsewhere tomorrow, and are looked at by the worker with every connection.
 
 use crate::{
     context,
@@ -39,9 +39,8 @@ pub fn refused(row: &subscription::Model, egress: &EgressGuard) -> Vec<FieldErro
     for (index, endpoint) in settings.get("endpoints").and_then(Value::as_array).into_iter().flatten().enumerate() {
         places.push((format!("/settings/{provider}/endpoints/{index}"), endpoint.as_str().and_then(of_place)));
     }
-    let closed = |place: &Option<(String, u16)>| {
-        place.as_ref().is_some_and(|(host, port)| guard.check_literal(host, *port).is_err())
-    };
+    let closed =
+        |place: &Option<(String, u16)>| place.as_ref().is_some_and(|(host, port)| !guard.could_permit(host, *port));
     let error = |pointer| FieldError::new(pointer, REFUSED, message);
     places.into_iter().filter(|(_, place)| closed(place)).map(|(pointer, _)| error(pointer)).collect()
 }
