@@ -11,7 +11,7 @@ use keywright_jobs::setup::ids;
 use secrecy::{ExposeSecret, SecretString};
 use std::{num::NonZeroUsize, sync::Arc, thread::available_parallelism};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// OWASP's floor for argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19_456;
@@ -60,6 +60,12 @@ pub struct Passwords {
     decoy: Arc<str>,
 }
 
+/// A place among those whose passwords are compared. Whoever has none does nothing that costs: neither hashing nor the database.
+#[derive(Clone)]
+pub struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 impl Passwords {
     /// # Errors
     /// [`HashError`] when the system gives no randomness.
@@ -75,28 +81,37 @@ impl Passwords {
     /// # Errors
     /// [`HashError::Busy`] at once when too many wait; otherwise when the system gives no randomness or memory.
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
-        self.run(move || hash(&password)).await
+        let place = self.enter()?;
+        self.run(place, move || hash(&password)).await
+    }
+
+    /// To be asked before anything else of an attempt, and kept to its end: a flood of them must not fill the database's pool.
+    ///
+    /// # Errors
+    /// [`HashError::Busy`] at once when too many wait.
+    pub fn enter(&self) -> Result<Place, HashError> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| HashError::Busy)?;
+        Ok(Place { _permit: Arc::new(permit) })
     }
 
     /// Whether it is the password whose PHC string was stored. None stored: no, after the same work.
     ///
     /// # Errors
-    /// [`HashError::Busy`] at once when too many wait; otherwise when the system gives no memory or the stored text is no PHC
-    /// string.
-    pub async fn verify(&self, password: SecretString, stored: Option<&str>) -> Result<bool, HashError> {
+    /// [`HashError::Failed`] when the system gives no memory or the stored text is no PHC string.
+    pub async fn verify(&self, place: &Place, password: SecretString, stored: Option<&str>) -> Result<bool, HashError> {
         let known = stored.is_some();
         let phc: Arc<str> = stored.map_or_else(|| Arc::clone(&self.decoy), Into::into);
-        let same = self.run(move || compare(&password, &phc)).await?;
+        let same = self.run(place.clone(), move || compare(&password, &phc)).await?;
         Ok(same && known)
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        place: Place,
         work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| HashError::Busy)?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| HashError::Failed("shutting down"))?;
-        // The slot goes into the thread: a client that hangs up frees it only when the work is done.
+        // Slot and place go into the thread: a client that hangs up frees them only when the work is done.
         let job = move || {
             let outcome = work();
             drop((slot, place));
@@ -169,27 +184,32 @@ mod tests {
         let first = passwords.hash("correct horse".into()).await.unwrap();
         assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
         assert_ne!(first, passwords.hash("correct horse".into()).await.unwrap());
-        assert!(passwords.verify("correct horse".into(), Some(&first)).await.unwrap());
-        assert!(!passwords.verify("correct horse ".into(), Some(&first)).await.unwrap());
-        assert!(!passwords.verify("correct horse".into(), None).await.unwrap());
-        assert!(passwords.verify("correct horse".into(), Some("plain")).await.is_err());
+        let place = passwords.enter().unwrap();
+        assert!(passwords.verify(&place, "correct horse".into(), Some(&first)).await.unwrap());
+        assert!(!passwords.verify(&place, "correct horse ".into(), Some(&first)).await.unwrap());
+        assert!(!passwords.verify(&place, "correct horse".into(), None).await.unwrap());
+        assert!(passwords.verify(&place, "correct horse".into(), Some("plain")).await.is_err());
     }
 
     #[tokio::test]
     async fn whoever_comes_when_too_many_wait_is_sent_away_at_once() {
         let passwords = Passwords { slots: Arc::new(Semaphore::new(0)), ..Passwords::new().unwrap() };
         let most = passwords.places.available_permits();
-        let mut waiting: Vec<_> = (0..most).map(|_| Box::pin(passwords.verify("x".into(), None))).collect();
+        let mut waiting: Vec<_> = (0..most).map(|_| Box::pin(passwords.hash("x".into()))).collect();
         for one in &mut waiting {
             assert!(futures::poll!(one).is_pending());
         }
-        assert!(matches!(passwords.verify("x".into(), None).await, Err(HashError::Busy)));
+        assert!(matches!(passwords.enter(), Err(HashError::Busy)));
+        assert!(matches!(passwords.hash("x".into()).await, Err(HashError::Busy)));
         // who hangs up makes room
         waiting.pop();
-        assert!(futures::poll!(Box::pin(passwords.verify("x".into(), None))).is_pending());
+        let place = passwords.enter().unwrap();
+        assert!(matches!(passwords.enter(), Err(HashError::Busy)));
         drop(waiting);
         passwords.slots.add_permits(1);
-        assert!(!passwords.verify("x".into(), None).await.unwrap());
+        assert!(!passwords.verify(&place, "x".into(), None).await.unwrap());
+        drop(place);
+        assert_eq!(passwords.places.available_permits(), most);
     }
 
     #[test]

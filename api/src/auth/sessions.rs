@@ -57,11 +57,12 @@ pub async fn login(
     password: SecretString,
     client: Client,
 ) -> Result<SignedIn, ApiError> {
+    let place = identity.passwords.enter()?;
     let user = user_account::by_name(identity.db.reader(), name).await?;
     let attempt = identity.throttle.login(name, user.as_ref().map(|user| user.id), &client);
     identity.throttle.admit(identity.db.reader(), &attempt).await?;
     let stored = user.as_ref().filter(|user| !user.disabled).and_then(|user| user.password_hash.as_deref());
-    let passed = identity.passwords.verify(password, stored).await?;
+    let passed = identity.passwords.verify(&place, password, stored).await?;
     let write = identity.db.begin().await?;
     // others may have failed meanwhile: of many guesses at once no more are answered than one after the other
     if let Err(held_up) = identity.throttle.admit(&*write, &attempt).await {
@@ -256,7 +257,8 @@ pub async fn change_password(
     }
     let attempt = identity.throttle.password(user.id);
     identity.throttle.admit(identity.db.reader(), &attempt).await?;
-    if !identity.passwords.verify(current, user.password_hash.as_deref()).await? {
+    let place = identity.passwords.enter()?;
+    if !identity.passwords.verify(&place, current, user.password_hash.as_deref()).await? {
         let write = identity.db.begin().await?;
         identity.throttle.failed(&*write, &attempt).await?;
         let event = event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id);
@@ -264,6 +266,7 @@ pub async fn change_password(
         write.commit().await?;
         return Err(ApiError::invalid("/currentPassword", "mismatch", "This is not the present password."));
     }
+    drop(place);
     let hash = identity.passwords.hash(new).await?;
     let write = identity.db.begin().await?;
     let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;

@@ -33,6 +33,24 @@ async fn missing_garbage_expired_and_revoked_are_told_apart() {
     refused(&rig.get("/api/auth/me", &access).await, "token_expired");
 }
 
+/// The database's pool is shared with everybody else: who cannot be hashed soon does not queue for it either.
+#[tokio::test]
+async fn whoever_finds_all_places_taken_is_sent_away_before_the_database_is_asked() {
+    let rig = Rig::new().await;
+    let taken: Vec<_> = std::iter::from_fn(|| rig.passwords().enter().ok()).collect();
+    rig.db.clone().close().await.unwrap();
+    let answer = rig.login("admin", ADMIN_PASSWORD).await;
+    assert_eq!(
+        (answer.status, answer.text("code")),
+        (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(answer.headers["retry-after"], "1");
+    drop(taken);
+    assert_eq!(rig.login("admin", ADMIN_PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
 #[tokio::test]
 async fn a_refresh_token_is_no_access_token() {
     let rig = Rig::new().await;

@@ -38,7 +38,8 @@ async fn of_processes_that_start_at_once_one_makes_the_key_and_one_the_admin() {
     let users = user_account::Entity::find().all(one.reader()).await.unwrap();
     let [admin] = users.as_slice() else { panic!("{users:?}") };
     assert_eq!((admin.name.as_str(), admin.role, admin.password_generated), ("admin", Role::Admin, true));
-    assert!(passwords.verify(password.clone(), admin.password_hash.as_deref()).await.unwrap());
+    let place = passwords.enter().unwrap();
+    assert!(passwords.verify(&place, password.clone(), admin.password_hash.as_deref()).await.unwrap());
     assert!(!format!("{admin:?}").contains("argon2"));
     let audit = audit_outbox::Entity::find().all(one.reader()).await.unwrap();
     assert_eq!(audit.len(), 1);
