@@ -29,10 +29,12 @@ pub enum Done {
     Succeeded,
     /// The job goes on in these children and ends when the last of them does.
     FannedOut(Vec<NewJob>),
+    /// The job, a part of another, is finished, and the other goes on in these further parts too.
+    HandedOver(Vec<NewJob>),
 }
 
 /// How an attempt ends otherwise, chosen in the line that can fail.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum JobError {
     /// It may work later; costs an attempt.
     #[error("{code}: {detail}")]

@@ -199,6 +199,7 @@ fn decide(context: &Context, result: Result<Done, JobError>) -> Option<Outcome> 
     Some(match result {
         Ok(Done::Succeeded) => Outcome::Ended { state: JobState::Succeeded, reason: None },
         Ok(Done::FannedOut(children)) => Outcome::FannedOut(children),
+        Ok(Done::HandedOver(children)) => Outcome::HandedOver(children),
         Err(JobError::Retry { code, detail, after }) => {
             let reason = Reason { code, detail, permission: None };
             if job.attempt >= job.max_attempts {

@@ -1,6 +1,8 @@
 //! How attempts end, and how a parent ends with its last child. Everything here is fenced by the epoch.
 
-use super::{HELD, control, enqueue, lease::Held, line::Back, row, rows};
+mod parts;
+
+use super::{HELD, enqueue, lease::Held, line::Back, row, rows};
 use crate::{kinds, metrics};
 use keywright_entities::{
     clock, job,
@@ -35,6 +37,8 @@ pub enum Outcome {
         reason: Option<Reason>,
     },
     FannedOut(Vec<enqueue::NewJob>),
+    /// The job has ended well; its parent gets these further children.
+    HandedOver(Vec<enqueue::NewJob>),
     Retry {
         reason: Reason,
         after: Duration,
@@ -53,6 +57,7 @@ impl Outcome {
         match self {
             Self::Ended { state, .. } => state.as_str(),
             Self::FannedOut(_) => "fanned_out",
+            Self::HandedOver(_) => "handed_over",
             Self::Retry { .. } => "retry",
             Self::Snooze { .. } => "snooze",
             Self::GivenBack => "given_back",
@@ -64,7 +69,7 @@ impl Outcome {
         match self {
             Self::Ended { reason, .. } => reason.as_ref(),
             Self::Retry { reason, .. } => Some(reason),
-            Self::FannedOut(_) | Self::Snooze { .. } | Self::GivenBack => None,
+            Self::FannedOut(_) | Self::HandedOver(_) | Self::Snooze { .. } | Self::GivenBack => None,
         }
     }
 }
@@ -76,6 +81,7 @@ impl Display for Outcome {
             Self::Ended { state, reason: None } => write!(f, "{state}"),
             Self::Ended { state, reason: Some(Reason { code, detail, .. }) } => write!(f, "{state}: {code}: {detail}"),
             Self::FannedOut(children) => write!(f, "goes on in {} parts", children.len()),
+            Self::HandedOver(children) => write!(f, "succeeded: its parent goes on in {} more parts", children.len()),
             Self::Retry { reason, after } => {
                 write!(f, "again in {} s: {}: {}", after.as_secs(), reason.code, reason.detail)
             }
@@ -92,7 +98,8 @@ pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) ->
     match outcome {
         Outcome::Ended { state, reason } => end(db, held, state, reason).await,
         _ if canceling => end(db, held, JobState::Canceled, None).await,
-        Outcome::FannedOut(children) => fan_out(db, held, &children).await,
+        Outcome::FannedOut(children) => parts::fan_out(db, held, &children).await,
+        Outcome::HandedOver(children) => parts::hand_over(db, held, &children).await,
         Outcome::Retry { reason, after } => {
             let also = "error_code = $4, error_detail = $5, error_permission = $6,";
             suspend(db, held, WaitingFor::Retry, after, also, reason_values(Some(reason))).await
@@ -178,30 +185,6 @@ async fn suspend<const N: usize>(
 ) -> Result<bool, DbErr> {
     let values = std::iter::once(Value::from(waiting_for.as_str())).chain(more);
     Back { state: "'waiting'", waiting_for: "$3", after, also }.let_go(db, held, values).await
-}
-
-/// Gives the job its children and lets go of it; it stays `running` until the last of them ends.
-async fn fan_out(db: &impl ConnectionTrait, held: &Held, children: &[enqueue::NewJob]) -> Result<bool, DbErr> {
-    let park = format!(
-        "UPDATE job SET state = CASE WHEN paused_at IS NULL THEN 'running' ELSE 'waiting' END, \
-        waiting_for = CASE WHEN paused_at IS NULL THEN NULL ELSE 'pause' END, lease_until = NULL, worker_id = NULL, turn = NULL, epoch = epoch + 1, \
-        error_code = NULL, error_detail = NULL, error_permission = NULL, \
-        children_total = $3, children_open = $3, version = version + 1 \
-        WHERE id = $1 AND epoch = $2 AND {HELD} RETURNING *"
-    );
-    let [id, epoch] = held.fence();
-    let count = i32::try_from(children.len()).unwrap_or(i32::MAX);
-    let values = [id, epoch, count.into()];
-    let Some(parent) = row(db, clock::statement(db.get_database_backend(), &park, values)).await? else {
-        return Ok(false);
-    };
-    enqueue::enqueue_all(db, children).await?;
-    if children.is_empty() {
-        finish_parent(db, parent, false).await?;
-    } else if parent.paused_at.is_some() {
-        control::pause_family(db, parent.id).await?;
-    }
-    Ok(true)
 }
 
 async fn end(db: &impl ConnectionTrait, held: &Held, state: JobState, reason: Option<Reason>) -> Result<bool, DbErr> {

@@ -2,7 +2,7 @@
 
 use keywright_entities::{asset_version, clock};
 use keywright_tests::{
-    app::WorkerSettings,
+    app::{WorkerSettings, eventually},
     database::TestDatabase,
     http::{Answer, Api, Identified, SCAN},
     on_both_databases,
@@ -23,6 +23,8 @@ on_both_databases!(
     a_viewer_steers_only_what_they_started,
     a_scan_begins_when_it_was_asked_to,
     urgent_scans_go_first,
+    a_subscription_that_is_throttled_holds_up_no_other,
+    what_a_subscription_tells_late_is_scanned_too,
 );
 
 async fn ask(api: &Api, role: &str, id: &str, what: &str) -> Answer {
@@ -264,4 +266,66 @@ async fn urgent_scans_go_first(database: TestDatabase) {
         ends.push(api.ended(id).await["completedAt"].as_str().unwrap().to_owned());
     }
     assert!(ends[2] < ends[1] && ends[1] < ends[0], "{ends:?}");
+}
+
+fn scopes_of(account: &'static str) -> impl Fn(&Call) -> bool + Send {
+    move |call| call.account == account && call.operation == Operation::Scopes
+}
+
+/// Two accounts with three secrets each, and a scan of both.
+async fn two_accounts(api: &Api) -> String {
+    for account in ["one", "two"] {
+        api.app.cloud.put_secrets(account, &secrets_in("north"), 3);
+        api.subscribe(account).await;
+    }
+    api.operator().post(SCAN, json!({})).await.under_way().id()
+}
+
+async fn scopes(api: &Api, id: &str) -> Vec<Value> {
+    let mut rows = api.walk(&format!("/api/jobs/{id}/scopes?sort=region"), 50).await;
+    rows.sort_by_key(|row| (row["subscription"].to_string(), row["region"].to_string()));
+    rows
+}
+
+async fn a_subscription_that_is_throttled_holds_up_no_other(database: TestDatabase) {
+    let api = Api::on(database).await;
+    api.app.cloud.throttle(u32::MAX, Duration::from_secs(600), scopes_of("two"));
+    let id = two_accounts(&api).await;
+    let _worker = api.app.worker(WorkerSettings::default()).await;
+    let waiting = eventually("one is listed, and the other waits", async || {
+        let rows = scopes(&api, &id).await;
+        let state = |region: &str| rows.iter().find(|row| row["region"] == region).map(|row| row["state"].clone());
+        (state("north") == Some(json!("succeeded")) && state("*") == Some(json!("waiting"))).then_some(rows)
+    })
+    .await;
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    let parts = api.viewer().get(&format!("/api/jobs?parentId={id}&state=waiting")).await.ok(200);
+    assert_eq!((&parts["data"][0]["waitingFor"], &parts["data"][0]["attempt"]), (&json!("quota"), &json!(0)));
+    let job = api.viewer().get(&format!("/api/jobs/{id}")).await.ok(200);
+    assert_eq!(
+        (&job["state"], &job["scopes"]["pending"], &job["counts"]["found"]),
+        (&json!("running"), &json!(1), &json!(3))
+    );
+    ask(&api, "operator", &id, "cancel").await.under_way();
+    let done = api.ended(&id).await;
+    assert_eq!((&done["state"], &done["counts"]["found"]), (&json!("canceled"), &json!(3)));
+    // what was not read is read by the retry
+    api.app.cloud.heal();
+    let again = retry(&api, &id, "failed").await.under_way().id();
+    let again = api.ended(&again).await;
+    assert_eq!((&again["state"], &again["counts"]["created"]), (&json!("succeeded"), &json!(3)), "{again}");
+}
+
+async fn what_a_subscription_tells_late_is_scanned_too(database: TestDatabase) {
+    let api = Api::on(database).await;
+    // when the scan is planned, and once more
+    api.app.cloud.throttle(2, Duration::ZERO, scopes_of("two"));
+    let id = two_accounts(&api).await;
+    let _worker = api.app.worker(WorkerSettings::default()).await;
+    let done = api.ended(&id).await;
+    assert_eq!((&done["state"], &done["counts"]["found"]), (&json!("succeeded"), &json!(6)), "{done}");
+    let expected = json!({"total": 3, "succeeded": 3, "failed": 0, "denied": 0, "canceled": 0, "pending": 0});
+    assert_eq!(done["scopes"], expected);
+    let rows = scopes(&api, &id).await;
+    assert!(rows.iter().all(|row| row["attempt"] == 1 && row["state"] == "succeeded"), "{rows:?}");
 }

@@ -23,6 +23,8 @@ use uuid::Uuid;
 const ANY: &str = "*";
 /// How many subscriptions are asked for their scopes at once.
 const PARALLEL: usize = 8;
+/// How long a subscription may take to tell its scopes before the others go on without it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scan {
@@ -47,38 +49,90 @@ impl Job for Scan {
     async fn run(self, context: &Context) -> Result<Done, JobError> {
         context.report("plan", 0, None);
         let plans: Vec<_> = self.subscriptions.iter().map(|id| self.plan(context, *id).boxed()).collect();
-        let children: Vec<Vec<NewJob>> = futures::stream::iter(plans).buffered(PARALLEL).try_collect().await?;
-        Ok(Done::FannedOut(children.into_iter().flatten().collect()))
+        let plans: Vec<Plan> = futures::stream::iter(plans).buffered(PARALLEL).try_collect().await?;
+        // where nobody can tell anything yet, the scan itself waits
+        if let Some(Plan::NotYet(why, _)) = plans.first()
+            && plans.iter().all(|plan| matches!(plan, Plan::NotYet(..)))
+        {
+            return Err(why.clone());
+        }
+        let parts = plans.into_iter().flat_map(|plan| match plan {
+            Plan::Parts(parts) => parts,
+            Plan::NotYet(_, part) => vec![part],
+        });
+        Ok(Done::FannedOut(parts.collect()))
     }
 }
 
+/// What is known of a subscription when a scan is planned.
+enum Plan {
+    Parts(Vec<NewJob>),
+    /// It is throttled or away, as the error says: a part that will find out what its parts are.
+    NotYet(JobError, NewJob),
+}
+
+/// The scope that stands for all those of a subscription.
+pub(super) fn every() -> ScopeId {
+    ScopeId { region: ANY.to_owned(), kind: ANY.to_owned() }
+}
+
+/// Plans a subscription that did not tell its scopes when its scan was planned: they become parts of that scan now.
+pub(super) async fn late(context: &Context, part: &ScopeListing) -> Result<Done, JobError> {
+    let scan = job::by_id(context.database.reader(), part.scan).await?;
+    let scan = scan.ok_or_else(|| JobError::fail("scan_deleted", "the scan that this was a part of is gone"))?;
+    let scan: Scan = serde_json::from_value(scan.payload)
+        .map_err(|error| JobError::fail("payload_invalid", format!("the scan's payload cannot be read: {error}")))?;
+    let Some(subscription) = subscription::by_id(context.database.reader(), part.subscription).await? else {
+        return Err(JobError::fail("subscription_deleted", "the subscription was deleted while it was scanned"));
+    };
+    let told = noted(context, subscription.id, scopes(context, &subscription).await).await??;
+    Ok(Done::HandedOver(scan.parts(context, &subscription, told).await?))
+}
+
 impl Scan {
-    async fn plan(&self, context: &Context, id: Uuid) -> Result<Vec<NewJob>, JobError> {
+    async fn plan(&self, context: &Context, id: Uuid) -> Result<Plan, JobError> {
         // deleted since the scan was asked for: nothing of it is left to look at
         let Some(subscription) = subscription::by_id(context.database.reader(), id).await? else {
-            return Ok(Vec::new());
+            return Ok(Plan::Parts(Vec::new()));
         };
-        match noted(context, id, scopes(context, &subscription).await).await? {
-            Ok(scopes) => {
-                mark_stale(context, id, scopes.clone()).await?;
-                let wanted = scopes.into_iter().filter(|scope| self.wants(id, scope));
-                wanted.map(|scope| self.child(context, &subscription, scope, None)).collect()
-            }
+        let asked = tokio::time::timeout(self.patience(), scopes(context, &subscription));
+        let Ok(told) = asked.await else {
+            return Ok(Plan::Parts(vec![self.child(context, &subscription, every(), None)?]));
+        };
+        match noted(context, id, told).await? {
+            Ok(scopes) => Ok(Plan::Parts(self.parts(context, &subscription, scopes).await?)),
             Err(ProviderError::Stopped(stopped)) => Err(stopped.into()),
             Err(error) => match JobError::from(error) {
-                // the other subscriptions do not wait for ever for one that is away
-                JobError::Retry { code, detail, after } if context.job.attempt < context.job.max_attempts => {
-                    Err(JobError::Retry { code, detail, after })
-                }
-                JobError::Retry { code, detail, .. } => {
+                // the other subscriptions do not wait for one that is throttled or away, nor a scan for ever
+                JobError::Retry { code, detail, .. } if context.job.attempt >= context.job.max_attempts => {
                     self.unreadable(context, &subscription, Reason { code, detail, permission: None })
+                }
+                why @ (JobError::Retry { .. } | JobError::Snooze { .. }) => {
+                    Ok(Plan::NotYet(why, self.child(context, &subscription, every(), None)?))
                 }
                 JobError::Fail { code, detail, permission } => {
                     self.unreadable(context, &subscription, Reason { code, detail, permission })
                 }
-                other => Err(other),
+                JobError::Stopped(stopped) => Err(stopped.into()),
             },
         }
+    }
+
+    /// A scan of one subscription has nobody to go on with.
+    fn patience(&self) -> Duration {
+        if self.subscriptions.len() > 1 { PATIENCE } else { Self::TIMEOUT }
+    }
+
+    /// A part for each of these scopes that is wanted.
+    async fn parts(
+        &self,
+        context: &Context,
+        subscription: &subscription::Model,
+        scopes: Vec<ScopeId>,
+    ) -> Result<Vec<NewJob>, JobError> {
+        mark_stale(context, subscription.id, scopes.clone()).await?;
+        let wanted = scopes.into_iter().filter(|scope| self.wants(subscription.id, scope));
+        wanted.map(|scope| self.child(context, subscription, scope, None)).collect()
     }
 
     fn wants(&self, subscription: Uuid, scope: &ScopeId) -> bool {
@@ -98,9 +152,8 @@ impl Scan {
         context: &Context,
         subscription: &subscription::Model,
         reason: Reason,
-    ) -> Result<Vec<NewJob>, JobError> {
-        let scope = ScopeId { region: ANY.to_owned(), kind: ANY.to_owned() };
-        Ok(vec![self.child(context, subscription, scope, Some(reason))?])
+    ) -> Result<Plan, JobError> {
+        Ok(Plan::Parts(vec![self.child(context, subscription, every(), Some(reason))?]))
     }
 
     fn child(
@@ -111,9 +164,9 @@ impl Scan {
         failed: Option<Reason>,
     ) -> Result<NewJob, JobError> {
         let label = subscription.provider_settings().get("worker").and_then(|label| label.as_str()).map(str::to_owned);
+        let scan = context.job.parent_id.unwrap_or(context.job.id);
         let lock = format!("scope:{}/{}/{}", subscription.id, scope.region, scope.kind);
-        let listing =
-            ScopeListing { scan: context.job.id, subscription: subscription.id, scope: scope.clone(), mode: self.mode };
+        let listing = ScopeListing { scan, subscription: subscription.id, scope: scope.clone(), mode: self.mode };
         let requester = Requester {
             request_id: context.job.request_id.clone(),
             traceparent: context.job.traceparent.clone(),
@@ -121,7 +174,7 @@ impl Scan {
         };
         let child = NewJob::new(&listing, requester, context.job.trigger)
             .map_err(|error| JobError::fail("payload_invalid", error))?
-            .child_of(context.job.id)
+            .child_of(scan)
             .of_subscription(subscription.id)
             .scope(scope.region, scope.kind)
             .priority(context.job.priority)

@@ -1,6 +1,6 @@
 //! `discovery.scope`: lists one scope to its last page and publishes each page as it comes.
 
-use super::{connect, details::Pages, noted, publish};
+use super::{connect, details::Pages, noted, publish, scan};
 use crate::{
     context::Context,
     domain::inventory::{Page, ScopeId},
@@ -55,6 +55,9 @@ impl Job for ScopeListing {
     const TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 
     async fn run(self, context: &Context) -> Result<Done, JobError> {
+        if self.scope == scan::every() {
+            return scan::late(context, &self).await;
+        }
         let Some(subscription) = subscription::by_id(context.database.reader(), self.subscription).await? else {
             return Err(JobError::fail("subscription_deleted", "the subscription was deleted while it was scanned"));
         };
