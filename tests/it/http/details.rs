@@ -22,6 +22,8 @@ on_both_databases!(
     an_asset_that_vanishes_before_the_closer_look_is_removed,
     a_throttled_closer_look_loses_nothing_that_was_read,
     a_pause_between_closer_look_and_publication_burns_no_attempt,
+    answers_that_are_under_way_when_one_is_throttled_are_kept,
+    a_page_in_flight_at_a_shutdown_is_published_as_far_as_it_was_read,
     what_was_used_meanwhile_is_no_reason_to_look_closely,
 );
 
@@ -245,15 +247,14 @@ async fn a_pause_between_closer_look_and_publication_burns_no_attempt(database: 
     // the other nine of the page have been read and wait for this one
     api.app.cloud.reached(20, closely).await;
     api.operator().post(&format!("/api/jobs/{scan}/pause"), json!({})).await.ok(202);
-    let found = listing(&api, &scan).await.unwrap();
-    api.heard(&scan).await;
-    api.app.cloud.heal();
-    hold.release();
-    eventually("the listing rests, or has ended", async || {
-        let job = listing(&api, &scan).await?;
-        (job.state == JobState::Waiting || job.state.is_done()).then_some(())
+    // the call that hangs does not keep the others from being published
+    let found = eventually("the listing rests", async || {
+        listing(&api, &scan).await.filter(|job| job.state == JobState::Waiting)
     })
     .await;
+    assert_eq!(found.counts.as_ref().map(|counts| &counts["found"]), Some(&json!(19)), "{found:?}");
+    api.app.cloud.heal();
+    hold.release();
     api.operator().post(&format!("/api/jobs/{scan}/resume"), json!({})).await.ok(202);
     let job = api.ended(&scan).await;
     assert_eq!((&job["state"], counts(&job)), (&json!("succeeded"), [25, 25, 0, 0, 0]));
@@ -283,4 +284,43 @@ async fn what_was_used_meanwhile_is_no_reason_to_look_closely(database: TestData
     let kept = &assets(&api).await[1];
     assert_eq!(kept["lastAccessedAt"], "2026-05-20T10:30:00+00:00");
     assert_eq!((&kept["attributes"]["looked"], kept["detailedAt"].is_null()), (&json!(true), false));
+}
+
+async fn answers_that_are_under_way_when_one_is_throttled_are_kept(database: TestDatabase) {
+    let api = account(database, 10).await;
+    let _worker = worker(&api).await;
+    let hold = api.app.cloud.hold(at("secret-0002"));
+    api.app.cloud.throttle(1, Duration::ZERO, at("secret-0003"));
+    let scan = api.operator().post("/api/assets/discovery/scan", json!({})).await.under_way().id();
+    // eight are asked about at once; one is refused while another is not answered yet
+    api.app.cloud.reached(8, closely).await;
+    hold.release();
+    let job = api.ended(&scan).await;
+    assert_eq!((&job["state"], counts(&job)), (&json!("succeeded"), [10, 10, 0, 0, 0]));
+    for number in 0..10 {
+        let asked = api.app.cloud.count(
+            |call| matches!(&call.operation, Operation::Complete { asset, .. } if asset.ends_with(&format!("{number:04}"))),
+        );
+        assert_eq!(asked, if number == 3 { 2 } else { 1 }, "{number}");
+    }
+}
+
+async fn a_page_in_flight_at_a_shutdown_is_published_as_far_as_it_was_read(database: TestDatabase) {
+    let api = account(database, 10).await;
+    let first = worker(&api).await;
+    let hold = api.app.cloud.hold(at("secret-0005"));
+    let scan = api.operator().post("/api/assets/discovery/scan", json!({})).await.under_way().id();
+    // all but one are answered, and that one is not until the worker is gone
+    api.app.cloud.reached(10, closely).await;
+    assert_eq!(first.stop().await, keywright_worker::runner::Ended::Clean);
+    let given_back = listing(&api, &scan).await.unwrap();
+    assert_eq!((given_back.attempt, given_back.rescues), (0, 0));
+    assert_eq!(given_back.counts.as_ref().map(|counts| &counts["found"]), Some(&json!(9)), "{given_back:?}");
+    api.app.cloud.heal();
+    hold.release();
+    let _second = worker(&api).await;
+    let job = api.ended(&scan).await;
+    assert_eq!((&job["state"], counts(&job)), (&json!("succeeded"), [10, 10, 0, 0, 0]), "each counts once");
+    assert_eq!(api.app.cloud.count(closely), 11, "one is asked about again");
+    assert!(assets(&api).await.iter().all(|asset| asset["attributes"]["looked"] == true));
 }

@@ -14,11 +14,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
 use keywright_entities::{clock, types::ScanMode};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// Calls for single assets that are under way at once, of one scope.
 const AT_ONCE: usize = 8;
 /// Assets that are looked at closely before all that was read is published: what an interruption can cost.
 const PART: usize = 100;
+/// How long answers that are under way are waited for once the attempt must end: what was read before them is published within the
+/// time that a process has to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// After so many refusals in a row for want of a permission, the rest of the scope is taken as refused: asking each of 100,000
 /// assets would take half an hour to learn nothing.
 const REFUSALS: usize = 25;
@@ -109,7 +113,8 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Looks closely at these. An error that concerns more than one asset ends it, and is returned.
+    /// Looks closely at these. An error that concerns more than one asset ends it, and is returned; what is under way by then is
+    /// waited for, so that its answers are not lost.
     async fn complete(
         &mut self,
         details: &dyn Details,
@@ -119,8 +124,12 @@ impl<'a> Pages<'a> {
         let scope = &self.place.scope;
         let mut waiting = closely.into_iter();
         let mut under_way = stream::FuturesUnordered::new();
+        let (mut ended, mut until) = (None, None);
+        let stopped = self.context.lease.stopped();
+        tokio::pin!(stopped);
         loop {
-            while under_way.len() < AT_ONCE
+            while ended.is_none()
+                && under_way.len() < AT_ONCE
                 && let Some((entry, known)) = waiting.next()
             {
                 match self.refused.clone().filter(|_| self.refusals >= REFUSALS) {
@@ -128,7 +137,19 @@ impl<'a> Pages<'a> {
                     None => under_way.push(ask(details, scope, entry, known)),
                 }
             }
-            let Some((entry, known, answer)) = under_way.next().await else { return Ok(None) };
+            let answered = match until {
+                None => tokio::select! {
+                    biased;
+                    answered = under_way.next() => answered,
+                    why = &mut stopped => {
+                        ended = Some(ProviderError::Stopped(why));
+                        until = Some(Instant::now() + LAST_ANSWERS);
+                        continue;
+                    }
+                },
+                Some(until) => tokio::time::timeout_at(until, under_way.next()).await.ok().flatten(),
+            };
+            let Some((entry, known, answer)) = answered else { return Ok(ended) };
             match answer {
                 Ok(detailed) => {
                     self.refusals = 0;
@@ -152,9 +173,22 @@ impl<'a> Pages<'a> {
                     | ProviderError::Unavailable { .. }
                     | ProviderError::PageExpired
                     | ProviderError::Stopped(_)),
-                ) => return Ok(Some(error)),
+                ) => ended = Some(weightier(ended, error)),
             }
         }
+    }
+}
+
+/// Why a listing ends here, of two reasons: that it must, then that it is throttled and comes back as if nothing had happened.
+fn weightier(before: Option<ProviderError>, now: ProviderError) -> ProviderError {
+    let weight = |error: &ProviderError| match error {
+        ProviderError::Stopped(_) => 2,
+        ProviderError::Throttled { .. } => 1,
+        _ => 0,
+    };
+    match before {
+        Some(before) if weight(&before) >= weight(&now) => before,
+        _ => now,
     }
 }
 
