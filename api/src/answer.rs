@@ -46,7 +46,15 @@ impl<T: Type + ToJSON> Accepted<T> {
     pub fn done(location: impl Into<String>, body: T, joined: bool, wait: u32) -> Self {
         Self(shape::Accepted::Done(Json(body), location.into(), joined.then_some(true), Some(preference(wait))))
     }
+
+    /// As the answer of an operation that ignores `Idempotency-Key`: its job must be durable.
+    pub fn joinable(self) -> Joinable<T> {
+        self.0
+    }
 }
+
+/// [`Accepted`] where asking again joins what is under way, so that no key is needed.
+pub type Joinable<T> = shape::Accepted<T>;
 
 impl<T: Type + ToJSON> Creation for Accepted<T> {
     type Shape = shape::Accepted<T>;

@@ -32,7 +32,7 @@ use crate::{
         schedules::SchedulesApi,
         settings::SettingsApi,
         sso::SsoApi,
-        subscriptions::SubscriptionsApi,
+        subscriptions::{SubscriptionsApi, questions::QuestionsApi},
         system::SystemApi,
         tokens::TokensApi,
         users::UsersApi,
@@ -151,12 +151,15 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         (AuthApi::new(Arc::clone(&identity)), SsoApi { identity: Arc::clone(&identity), sso }),
         TokensApi::new(Arc::clone(&identity)),
         UsersApi::new(Arc::clone(&identity), Arc::clone(&licence)),
-        SubscriptionsApi {
-            database: database.clone(),
-            egress: Arc::new(edge.egress),
-            licence: Arc::clone(&licence),
-            sealing: sealing.clone(),
-        },
+        (
+            SubscriptionsApi {
+                database: database.clone(),
+                egress: Arc::new(edge.egress),
+                licence: Arc::clone(&licence),
+                sealing: sealing.clone(),
+            },
+            QuestionsApi { database: database.clone(), waiters: waiters.clone() },
+        ),
         ScansApi {
             database: database.clone(),
             waiters: waiters.clone(),

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod idempotency;
 pub mod job;
 pub mod job_event;
+pub mod job_report;
 pub mod job_subscription;
 pub mod licence_seen;
 pub mod licence_use;

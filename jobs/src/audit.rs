@@ -47,6 +47,8 @@ event_types! {
     SubscriptionCreated = "subscription.created",
     SubscriptionUpdated = "subscription.updated",
     SubscriptionDeleted = "subscription.deleted",
+    SubscriptionTestRequested = "subscription.test_requested",
+    SubscriptionAccountsRequested = "subscription.accounts_requested",
     ScanRequested = "scan.requested",
     ScheduleCreated = "schedule.created",
     ScheduleUpdated = "schedule.updated",

@@ -4,7 +4,7 @@
 //! return "unsupported". The inventory's type has no method that reads a value.
 
 use crate::{
-    domain::inventory::{Account, Detailed, Observed, Page, ProviderKind, ScopeId},
+    domain::inventory::{Account, Detailed, Identity, Observed, Page, ProviderKind, ScopeId},
     pacing::Pacer,
     queue::Held,
     setup::sealing::{SealError, Sealing, places},
@@ -76,12 +76,14 @@ pub struct Connection {
     pub details: Option<Box<dyn Details>>,
     /// `None`: it has no notion of further accounts.
     pub accounts: Option<Box<dyn Accounts>>,
+    /// `None`: nobody is logged in.
+    pub login: Option<Box<dyn Login>>,
 }
 
 impl Connection {
     /// A cloud that can list, and nothing else.
     pub fn new(inventory: impl Inventory + 'static) -> Self {
-        Self { inventory: Box::new(inventory), details: None, accounts: None }
+        Self { inventory: Box::new(inventory), details: None, accounts: None, login: None }
     }
 
     #[must_use]
@@ -93,6 +95,12 @@ impl Connection {
     #[must_use]
     pub fn with_accounts(mut self, accounts: impl Accounts + 'static) -> Self {
         self.accounts = Some(Box::new(accounts));
+        self
+    }
+
+    #[must_use]
+    pub fn with_login(mut self, login: impl Login + 'static) -> Self {
+        self.login = Some(Box::new(login));
         self
     }
 }
@@ -142,6 +150,13 @@ pub trait Details: Send + Sync {
 pub trait Accounts: Send + Sync {
     /// All of them, to the last page.
     async fn list(&self) -> Result<Vec<Account>, ProviderError>;
+}
+
+/// Tells as whom a connection is logged in.
+#[async_trait]
+pub trait Login: Send + Sync {
+    /// Obtains the credential if it must. What the provider does not tell, or not without a further permission, is `None`.
+    async fn identity(&self) -> Result<Identity, ProviderError>;
 }
 
 /// Why a provider did not do what it was asked. The text never holds a secret nor the provider's raw reply.

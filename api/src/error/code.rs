@@ -42,6 +42,10 @@ pub enum Code {
     Internal,
     /// There is no enabled subscription for the job to work on.
     NoSubscription,
+    /// The subscription was switched off, so its account is not called.
+    SubscriptionDisabled,
+    /// The provider has no notion of further accounts.
+    AccountsUnavailable,
     /// The requested mode exists in the contract but this version cannot serve it.
     ModeUnavailable,
     /// The change would leave nobody who may administer.
@@ -97,6 +101,8 @@ impl Code {
         Self::Draining,
         Self::Internal,
         Self::NoSubscription,
+        Self::SubscriptionDisabled,
+        Self::AccountsUnavailable,
         Self::ModeUnavailable,
         Self::LastAdmin,
         Self::TooManySchedules,
@@ -145,6 +151,8 @@ impl Code {
             Self::Draining => ("draining", 503, "The server is shutting down"),
             Self::Internal => ("internal", 500, "Internal error"),
             Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
+            Self::SubscriptionDisabled => ("subscription_disabled", 409, "The subscription is disabled"),
+            Self::AccountsUnavailable => ("accounts_unavailable", 409, "The provider has no further accounts"),
             Self::ModeUnavailable => ("mode_unavailable", 400, "The mode is not available"),
             Self::LastAdmin => ("last_admin", 409, "Somebody must be able to administer"),
             Self::SsoStateInvalid => ("sso_state_invalid", 400, "The sign-in must be begun again"),

@@ -18,6 +18,8 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("changePassword", &[409, 429]),
     ("createSubscription", &[409]),
     ("deleteSubscription", &[409]),
+    ("testSubscription", &[409]),
+    ("listAccounts", &[409]),
     ("createUser", &[409, 429]),
     ("updateUser", &[409, 429]),
     ("deleteUser", &[409]),

@@ -2,13 +2,14 @@
 
 pub mod control;
 pub mod events;
+pub mod report;
 pub mod view;
 
 pub use view::{JobView, ScopeView};
 
 use super::Tag;
 use crate::{
-    answer::{Accepted, Found, any_match, etag},
+    answer::{Accepted, Found, Joinable, any_match, etag},
     auth::{Caller, perm},
     error::ApiError,
     idempotency::{Made, Making, Replay},
@@ -22,7 +23,7 @@ use keywright_jobs::{
         Enqueued,
         wait::{Until, Waiters},
     },
-    setup::database::Database,
+    setup::database::{Database, Write},
 };
 use poem_openapi::{
     OpenApi,
@@ -157,7 +158,7 @@ impl JobsApi {
             job = self.find(&caller.visible(), id.0).await?;
         }
         let version = job.version;
-        Ok(Found::at_version(version, if_none_match.0.as_deref(), self.view(job).await?))
+        Ok(Found::at_version(version, if_none_match.0.as_deref(), self.view(job, &caller.visible()).await?))
     }
 
     /// List the scopes of a job
@@ -187,8 +188,9 @@ impl JobsApi {
         find(&self.database, visible_to, id).await
     }
 
-    async fn view(&self, job: job::Model) -> Result<JobView, ApiError> {
-        JobView::read(self.database.reader(), job).await
+    async fn view(&self, job: job::Model, visible_to: &Scope) -> Result<JobView, ApiError> {
+        let db = self.database.reader();
+        JobView::read(db, job).await?.with_report(db, visible_to).await
     }
 }
 
@@ -201,6 +203,8 @@ pub fn location(id: Uuid) -> String {
 pub struct Waiting<'a> {
     pub waiters: &'a Waiters,
     pub database: &'a Database,
+    /// What the caller may see.
+    pub visible: Scope,
     /// The request's `Prefer`.
     pub prefer: Option<&'a str>,
 }
@@ -208,14 +212,21 @@ pub struct Waiting<'a> {
 impl Waiting<'_> {
     /// Makes the job durable and answers with it. The answer that is kept is that of a request without a wait.
     pub async fn accepted(&self, write: Making, enqueued: Enqueued) -> Result<Made<Accepted<JobView>>, ApiError> {
-        let (job, joined) = match enqueued {
-            Enqueued::New(job) => (job, false),
-            Enqueued::Open(job) => (job, true),
-        };
+        let (job, joined) = parts(enqueued);
         let id = job.id;
         let view = JobView::read(&**write, job).await?;
         let made = write.commit(Accepted::job(location(id), view, joined, None)).await?;
         Ok(self.wait(made, id, joined).await)
+    }
+
+    /// The same where `Idempotency-Key` is ignored, because asking again joins what is under way.
+    pub async fn joinable(&self, write: Write, enqueued: Enqueued) -> Result<Joinable<JobView>, ApiError> {
+        let (job, joined) = parts(enqueued);
+        let id = job.id;
+        let view = JobView::read(&*write, job).await?;
+        write.commit().await?;
+        let now = self.by_now(id, joined).await;
+        Ok(now.unwrap_or_else(|| Accepted::job(location(id), view, joined, None)).joinable())
     }
 
     /// Answers again, waiting afresh when this request asks for it.
@@ -229,18 +240,35 @@ impl Waiting<'_> {
         }
     }
 
-    /// The job is durable by now: a database that goes away meanwhile must not turn that into a refusal.
     async fn wait(&self, made: Made<Accepted<JobView>>, id: Uuid, joined: bool) -> Made<Accepted<JobView>> {
-        let Some(seconds) = self.prefer.and_then(preferred_wait) else { return made };
+        match self.by_now(id, joined).await {
+            Some(now) => made.gone_on(now),
+            None => made,
+        }
+    }
+
+    /// How the job stands after the wait, if there is one. The job is durable by now: a database that goes away meanwhile must not
+    /// turn that into a refusal.
+    async fn by_now(&self, id: Uuid, joined: bool) -> Option<Accepted<JobView>> {
+        let seconds = self.prefer.and_then(preferred_wait)?;
         self.waiters.wait(id, Until::Done, Duration::from_secs(u64::from(seconds))).await;
-        let Ok(Some(job)) = job::by_id(self.database.reader(), id).await else { return made };
+        let db = self.database.reader();
+        let job = job::by_id(db, id).await.ok()??;
         let done = job.state.is_done();
-        let Ok(view) = JobView::read(self.database.reader(), job).await else { return made };
-        made.gone_on(if done {
+        let view = JobView::read(db, job).await.ok()?.with_report(db, &self.visible).await.ok()?;
+        Some(if done {
             Accepted::done(location(id), view, joined, seconds)
         } else {
             Accepted::job(location(id), view, joined, Some(seconds))
         })
+    }
+}
+
+/// The job, and whether it was there already.
+fn parts(enqueued: Enqueued) -> (job::Model, bool) {
+    match enqueued {
+        Enqueued::New(job) => (job, false),
+        Enqueued::Open(job) => (job, true),
     }
 }
 

@@ -42,7 +42,7 @@ pub type Api = (
     (auth::AuthApi, sso::SsoApi),
     tokens::TokensApi,
     users::UsersApi,
-    subscriptions::SubscriptionsApi,
+    (subscriptions::SubscriptionsApi, subscriptions::questions::QuestionsApi),
     discovery::ScansApi,
     discovery::AssetsApi,
     jobs::JobsApi,

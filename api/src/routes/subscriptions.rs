@@ -3,6 +3,7 @@
 mod credential;
 mod endpoints;
 mod input;
+pub mod questions;
 mod rules;
 mod service_account_key;
 

@@ -88,6 +88,16 @@ pub struct Account {
     pub state: String,
 }
 
+/// As whom somebody is logged in to a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The account that this identity belongs to, as a subscription has it as its `externalId`.
+    pub account: Option<String>,
+    /// The provider's own name of it: an ARN, the e-mail address of a service account.
+    pub principal: Option<String>,
+}
+
 /// The facts of an X.509 certificate (RFC 5280), as shown to clients under `certificate`.
 ///
 /// Whoever parsed the certificate knows all of them. A cloud's list knows some: what it does not tell is `None`, never a guess.

@@ -2,6 +2,7 @@
 
 pub mod discovery;
 pub mod noop;
+pub mod subscription;
 
 use crate::{
     approvals,
@@ -21,6 +22,7 @@ use keywright_entities::{
 use sea_orm::{ConnectionTrait, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
+use subscription::{accounts::AccountsListing, test::Test};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -28,6 +30,8 @@ use uuid::Uuid;
 pub const KINDS: &[&str] = &[
     Scan::KIND,
     ScopeListing::KIND,
+    Test::KIND,
+    AccountsListing::KIND,
     #[cfg(feature = "bench")]
     noop::Noop::KIND,
 ];
@@ -97,6 +101,8 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
     match context.job.kind.as_str() {
         Scan::KIND => decoded::<Scan>(context)?.run(context).await,
         ScopeListing::KIND => decoded::<ScopeListing>(context)?.run(context).await,
+        Test::KIND => decoded::<Test>(context)?.run(context).await,
+        AccountsListing::KIND => decoded::<AccountsListing>(context)?.run(context).await,
         #[cfg(feature = "bench")]
         noop::Noop::KIND => decoded::<noop::Noop>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
@@ -150,6 +156,7 @@ pub async fn retry(
     }
     match of.kind.as_str() {
         Scan::KIND | ScopeListing::KIND => discovery::retry::retry(write, visible, requester, of, again).await,
+        Test::KIND | AccountsListing::KIND => subscription::request::retry(write, visible, requester, of, again).await,
         _ => Err(RetryRefused::Gone),
     }
 }

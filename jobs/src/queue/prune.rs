@@ -4,7 +4,7 @@
 //! whose parent is gone already, because a worker died in between, are found by that.
 
 use crate::setup::database::Database;
-use keywright_entities::{clock, job, scan, scan_warning};
+use keywright_entities::{clock, job, job_report, scan, scan_warning};
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query},
@@ -65,6 +65,8 @@ async fn top_level(database: &Database, kind: &str, days: u32) -> Result<Vec<Uui
         return Ok(gone);
     }
     scan::Entity::delete_many().filter(scan::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
+    let reports = job_report::Entity::delete_many().filter(job_report::Column::JobId.is_in(gone.iter().copied()));
+    reports.exec(&*write).await?;
     job::Entity::delete_many().filter(job::Column::Id.is_in(gone.iter().copied())).exec(&*write).await?;
     write.commit().await?;
     Ok(gone)

@@ -18,6 +18,7 @@ mod licence;
 mod logins;
 mod oddities;
 mod outage;
+mod questions;
 mod queues;
 mod rate_limits;
 mod refusals;

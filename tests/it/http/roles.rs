@@ -66,6 +66,8 @@ fn table() -> Vec<Row> {
             "subscriptions:write",
         ),
         Row("deleteSubscription", delete.clone(), "/api/subscriptions/{id}", None, ADMINS, "subscriptions:write"),
+        Row("testSubscription", post.clone(), "/api/subscriptions/{id}/test", None, OPERATORS, "jobs:start"),
+        Row("listAccounts", post.clone(), "/api/subscriptions/{id}/accounts", None, OPERATORS, "jobs:start"),
         Row("startScan", post.clone(), SCAN, Some(json!({})), OPERATORS, "jobs:start"),
         Row("listScans", get.clone(), "/api/assets/discovery/scans", None, EVERYBODY, "inventory:read"),
         Row("getScan", get.clone(), "/api/assets/discovery/scans/{id}", None, EVERYBODY, "inventory:read"),

@@ -135,7 +135,7 @@ async fn a_scan_is_read_in_both_spellings(database: TestDatabase) {
     }
     let status = api.viewer().get(&format!("{SCAN}/{id}/status")).await.ok(200);
     assert_eq!(status, job);
-    assert_eq!(job["result"], json!({"type": "scan", "href": format!("{SCANS}/{id}")}));
+    assert_eq!(job["result"], json!({"type": "scan", "href": format!("{SCANS}/{id}"), "test": null, "accounts": null}));
     let results = api.walk(&format!("{SCANS}/{id}/results?change=created"), 5).await;
     let older = api.walk(&format!("{SCAN}/{id}/results?change=created"), 5).await;
     assert_eq!((results.len(), &results), (12, &older));

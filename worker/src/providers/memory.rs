@@ -4,11 +4,12 @@
 //! counts what a real cloud would have been asked.
 
 mod details;
+mod organization;
 
 use async_trait::async_trait;
 use details::Described;
 use keywright_jobs::{
-    domain::inventory::{AssetType, Observed, Page, ScopeId, Warning},
+    domain::inventory::{Account, AssetType, Observed, Page, ScopeId, Warning},
     provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
 };
 use std::{
@@ -41,6 +42,10 @@ pub enum Operation {
         scope: ScopeId,
         asset: String,
     },
+    /// The further accounts.
+    Accounts,
+    /// As whom it is logged in.
+    Identity,
 }
 
 impl Call {
@@ -83,6 +88,8 @@ struct State {
     generation: u64,
     rules: Vec<Rule>,
     described: Described,
+    /// Further accounts, by the account whose organisation they are in.
+    members: BTreeMap<String, Vec<Account>>,
 }
 
 /// The cloud; clones are the same cloud.
@@ -100,6 +107,7 @@ impl Default for MemoryCloud {
             generation: 0,
             rules: Vec::new(),
             described: Described::default(),
+            members: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), journal: watch::Sender::new(Vec::new()) }
     }
@@ -301,7 +309,11 @@ impl Providers for MemoryCloud {
         }
         let connection =
             Connection::new(MemoryInventory { cloud: self.clone(), account: account.clone(), gate: gate.clone() });
-        Ok(connection.with_details(details::MemoryDetails { cloud: self.clone(), account, gate }))
+        let organization = organization::MemoryOrganization::new(self.clone(), account.clone(), gate.clone());
+        Ok(connection
+            .with_details(details::MemoryDetails { cloud: self.clone(), account, gate })
+            .with_accounts(organization.clone())
+            .with_login(organization))
     }
 }
 

@@ -140,7 +140,12 @@ impl ScansApi {
             return Err(ApiError::invalid("/runAt", "range", "A scan begins at most a year from now."));
         }
         let request = body.0.request();
-        let waiting = Waiting { waiters: &self.waiters, database: &self.database, prefer: prefer.0.as_deref() };
+        let waiting = Waiting {
+            waiters: &self.waiters,
+            database: &self.database,
+            visible: caller.visible(),
+            prefer: prefer.0.as_deref(),
+        };
         let write = match once.begin(&self.database).await? {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(waiting.replayed(replay).await),

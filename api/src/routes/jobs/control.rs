@@ -101,7 +101,12 @@ impl JobControlApi {
             RetryScope::Failed => Again::Failed,
             RetryScope::All => Again::All,
         };
-        let waiting = Waiting { waiters: &self.waiters, database: &self.database, prefer: prefer.0.as_deref() };
+        let waiting = Waiting {
+            waiters: &self.waiters,
+            database: &self.database,
+            visible: caller.visible(),
+            prefer: prefer.0.as_deref(),
+        };
         let write = match once.begin(&self.database).await? {
             Begun::New(write) => write,
             Begun::Replay(replay) => return Ok(waiting.replayed(replay).await),

@@ -1,5 +1,6 @@
 //! What clients see of a job.
 
+use super::report::{AccountView, TestView};
 use crate::{
     error::ApiError,
     timestamp::Timestamp,
@@ -8,7 +9,10 @@ use crate::{
 use keywright_entities::{job, types};
 use keywright_jobs::{
     job::Job,
-    kinds::discovery::scan::Scan,
+    kinds::{
+        discovery::scan::Scan,
+        subscription::{accounts::AccountsListing, test::Test},
+    },
     queue::{outcome::sum_counts, overview},
 };
 use poem_openapi::{Object, types::Any};
@@ -110,6 +114,10 @@ pub struct JobResult {
     #[oai(rename = "type")]
     pub kind: String,
     pub href: String,
+    /// Of `subscription.test`, once it is done and asked for by itself.
+    pub test: Option<TestView>,
+    /// Of `subscription.accounts`, once it is done and asked for by itself.
+    pub accounts: Option<Vec<AccountView>>,
 }
 
 #[derive(Debug, Object)]
@@ -278,11 +286,12 @@ fn failure(job: &job::Model) -> Option<JobFailure> {
 }
 
 fn result(job: &job::Model) -> Option<JobResult> {
-    let href = if job.kind == Scan::KIND {
-        format!("/api/assets/discovery/scans/{}", job.id)
-    } else {
-        job.result_href.clone()?
+    let about = || job.subscription_id.map(|id| format!("/api/subscriptions/{id}"));
+    let (kind, href) = match job.kind.as_str() {
+        Scan::KIND => ("scan".to_owned(), format!("/api/assets/discovery/scans/{}", job.id)),
+        Test::KIND => ("subscriptionTest".to_owned(), about()?),
+        AccountsListing::KIND => ("accounts".to_owned(), about()?),
+        _ => (job.result_type.clone()?, job.result_href.clone()?),
     };
-    let kind = job.result_type.clone().unwrap_or_else(|| "scan".to_owned());
-    Some(JobResult { kind, href })
+    Some(JobResult { kind, href, test: None, accounts: None })
 }

@@ -39,7 +39,10 @@ pub fn target(subscription: &subscription::Model) -> Target {
     }
 }
 
-async fn connect(context: &Context, subscription: &subscription::Model) -> Result<Connection, ProviderError> {
+pub(super) async fn connect(
+    context: &Context,
+    subscription: &subscription::Model,
+) -> Result<Connection, ProviderError> {
     let credential = credential(context, subscription).await?;
     let target = target(subscription);
     let gate = context.gate(&target);
@@ -62,7 +65,7 @@ async fn credential(
 }
 
 /// Passes on what a provider said, and writes to the audit log when it is that an address which a user entered was refused.
-async fn noted<T>(
+pub(super) async fn noted<T>(
     context: &Context,
     subscription: Uuid,
     said: Result<T, ProviderError>,

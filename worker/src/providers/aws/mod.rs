@@ -14,6 +14,7 @@ mod organizations;
 mod policy;
 mod secretsmanager;
 mod ssm;
+mod sts;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -32,7 +33,7 @@ use aws_config::SdkConfig;
 use iam::Identities;
 use keywright_jobs::{
     domain::inventory::{self, Detailed, Observed, Page, ScopeId, Warning},
-    provider::{Accounts, Connection, Details, Gate, Inventory, ProviderError, StoredCredential, Target},
+    provider::{self, Accounts, Connection, Details, Gate, Inventory, ProviderError, StoredCredential, Target},
 };
 use kms::Keys;
 use organizations::Organization;
@@ -44,6 +45,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use sts::Caller;
 use transport::Pools;
 use url::Url;
 
@@ -123,7 +125,8 @@ impl Aws {
         });
         Ok(Connection::new(Opened(Arc::clone(&account)))
             .with_details(Opened(Arc::clone(&account)))
-            .with_accounts(Opened(account)))
+            .with_accounts(Opened(Arc::clone(&account)))
+            .with_login(Opened(account)))
     }
 }
 
@@ -218,6 +221,14 @@ impl Accounts for Opened {
     async fn list(&self) -> Result<Vec<inventory::Account>, ProviderError> {
         let Self(account) = self;
         Organization::new(&account.config).accounts(&account.outbound).await
+    }
+}
+
+#[async_trait]
+impl provider::Login for Opened {
+    async fn identity(&self) -> Result<inventory::Identity, ProviderError> {
+        let Self(account) = self;
+        Caller::new(&account.config).identity(&account.outbound).await
     }
 }
 

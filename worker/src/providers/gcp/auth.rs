@@ -95,17 +95,22 @@ impl Source {
         })
     }
 
+    /// The source, and the e-mail address of the service account whose key it is.
+    ///
     /// # Errors
     /// [`ProviderError::Rejected`] `credential_unreadable`.
-    pub fn stored(credential: &StoredCredential) -> Result<Self, ProviderError> {
+    pub fn stored(credential: &StoredCredential) -> Result<(Self, Option<String>), ProviderError> {
         let unreadable = |detail: String| ProviderError::Rejected { code: "credential_unreadable".to_owned(), detail };
         let opened = credential.open().map_err(|error| unreadable(format!("the stored credential: {error}")))?;
         let key = serde_json::from_slice(opened.expose_secret()).ok().and_then(own_parts);
         let key = key
             .ok_or_else(|| unreadable("the stored credential has a form that this worker does not know".to_owned()))?;
+        let email = key.get("client_email").and_then(Value::as_str).map(str::to_owned);
         let scopes = AccessSpecifier::from_scopes([SCOPE]);
         let built = ServiceAccount::new(key).with_access_specifier(scopes).build_access_token_credentials();
-        built.map(Self::Google).map_err(|_| unreadable("the stored key of a service account cannot be used".to_owned()))
+        built
+            .map(|source| (Self::Google(source), email))
+            .map_err(|_| unreadable("the stored key of a service account cannot be used".to_owned()))
     }
 
     /// The headers that say whom a request comes from. Asks for a token where none is at hand.

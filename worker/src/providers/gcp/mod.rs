@@ -25,9 +25,9 @@ use auth::{Login, Source};
 use keywright_jobs::{
     domain::{
         google::{GLOBAL, is_own_host},
-        inventory::{Detailed, Observed, Page, ScopeId},
+        inventory::{Detailed, Identity, Observed, Page, ScopeId},
     },
-    provider::{Connection, Details, Gate, Inventory, ProviderError, StoredCredential, Target},
+    provider::{self, Connection, Details, Gate, Inventory, ProviderError, StoredCredential, Target},
 };
 use projects::Projects;
 use rest::{Clients, Rest};
@@ -97,11 +97,12 @@ impl Gcp {
             }
             None => self.clients.get(self.timeouts, None)?,
         };
-        let source = match (credential, &self.stand_in) {
+        let (source, own) = match (credential, &self.stand_in) {
             (Some(credential), _) => Source::stored(credential)?,
-            (None, Some(token)) => Source::Token(token.clone()),
-            (None, None) => Source::ambient()?,
+            (None, Some(token)) => (Source::Token(token.clone()), None),
+            (None, None) => (Source::ambient()?, None),
         };
+        let principal = impersonate.clone().or(own);
         let rest = Arc::new(Rest {
             client,
             outbound: Arc::new(Outbound::new(gate, Arc::clone(&self.sleeper))),
@@ -111,7 +112,10 @@ impl Gcp {
             base: endpoint.or_else(|| self.endpoint.clone()),
         });
         let opened = Project { rest: Arc::clone(&rest), project, regions };
-        Ok(Connection::new(opened).with_details(Versions(Arc::clone(&rest))).with_accounts(Projects(rest)))
+        Ok(Connection::new(opened)
+            .with_details(Versions(Arc::clone(&rest)))
+            .with_accounts(Projects(Arc::clone(&rest)))
+            .with_login(LoggedIn { rest, principal }))
     }
 
     /// Requests carry an access token, with which whoever receives it can act for its hour. So an address that a user entered must
@@ -166,6 +170,21 @@ impl Inventory for Project {
                 detail: format!("gcp does not list {kind} in {region}"),
             }),
         }
+    }
+}
+
+/// As whom requests are sent, as far as it is known without a further permission.
+struct LoggedIn {
+    rest: Arc<Rest>,
+    principal: Option<String>,
+}
+
+#[async_trait]
+impl provider::Login for LoggedIn {
+    /// A service account may belong to another project than the one that is looked at, so no account is told.
+    async fn identity(&self) -> Result<Identity, ProviderError> {
+        self.rest.log_in().await?;
+        Ok(Identity { account: None, principal: self.principal.clone() })
     }
 }
 

@@ -239,6 +239,11 @@ impl Rest {
             .map_err(|_| call.unexpected_reply("Google Cloud sent an answer that cannot be read"))
     }
 
+    /// Obtains what says whom requests come from.
+    pub async fn log_in(&self) -> Result<(), ProviderError> {
+        self.headers().await.map(drop)
+    }
+
     fn address(&self, host: &str, path: &str, call: &Call<'_>) -> Result<Url, ProviderError> {
         let base = self.base.as_ref().map_or_else(|| format!("https://{host}"), ToString::to_string);
         let address = format!("{}/{path}", base.trim_end_matches('/'));
