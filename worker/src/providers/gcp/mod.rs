@@ -197,6 +197,11 @@ impl Details for Versions {
         (kind == secretmanager::KIND).then_some(secretmanager::CADENCE)
     }
 
+    /// A secret's etag is its own: that a version of it came or went is not known to move it.
+    fn has_change_token(&self, _: &str) -> bool {
+        false
+    }
+
     async fn complete(&self, scope: &ScopeId, listed: Observed) -> Result<Detailed, ProviderError> {
         if listed.kind == secretmanager::KIND {
             return secretmanager::complete(&self.0, &scope.region, listed).await;
