@@ -11,6 +11,7 @@ mod architecture;
 mod aws;
 mod aws_http;
 mod canaries;
+mod conformance;
 mod faults;
 mod gcp;
 mod gcp_http;

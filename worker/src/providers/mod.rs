@@ -1,6 +1,7 @@
 //! The clouds, one folder each, and the one place that dispatches between them.
 
 pub mod aws;
+pub mod conformance;
 pub mod gcp;
 pub mod http;
 pub mod local;
