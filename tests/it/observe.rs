@@ -5,9 +5,10 @@ use keywright_tests::{
     collector::Collector,
     database::TestDatabase,
     faults::{
+        checker::Allow,
         clients::{Facade, Said},
         cloud::Order,
-        double::Plan,
+        double::{Plan, Special, page},
         trial::Trial,
     },
     on_both_databases,
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 on_both_databases!(
     a_worker_counts_what_it_does,
+    a_worker_tells_its_pace,
     a_worker_shows_metrics_to_others_only_when_told_to,
     spans_of_attempts_are_linked_to_the_request,
 );
@@ -107,6 +109,35 @@ async fn a_worker_counts_what_it_does(test: TestDatabase) {
         Some(1.0)
     );
     assert_eq!(told.get("keywright_job_start_latency_seconds_count", &scope), Some(1.0));
+}
+
+async fn a_worker_tells_its_pace(test: TestDatabase) {
+    let trial = Trial::on("the pace in metrics", &test.database).await;
+    let special = vec![Special { step: page(0, 1), order: Order::ThrottledFor(500), times: 1 }];
+    let plan = Plan { regions: 1, pages: 3, secrets: 4, special, ..Plan::default() };
+    let account = trial.account("detailed-1", plan).await;
+    let observed = [("KEYWRIGHT_WORKER_LISTEN", "127.0.0.1:0"), ("KEYWRIGHT_LOG_FORMAT", "json")];
+    let worker = trial.worker_with("first", &observed).await;
+    trial.scan(account).await;
+    done(&trial).await;
+    let told = scrape(&face(&worker)).await;
+    let calls = |operation: &str, outcome: &str| {
+        let labels = [("provider", "aws"), ("operation", operation), ("outcome", outcome)];
+        told.get("keywright_provider_calls_total", &labels)
+    };
+    let (list, look) = ("secretsmanager:ListSecrets", "secretsmanager:GetResourcePolicy");
+    // the scopes and three pages, one of them twice; and a look at each asset
+    assert_eq!((calls(list, "answered"), calls(list, "throttled")), (Some(4.0), Some(1.0)));
+    assert_eq!((calls(look, "answered"), calls(look, "throttled")), (Some(12.0), None));
+    let of = |name: &str, operation: &str| told.get(name, &[("provider", "aws"), ("operation", operation)]);
+    assert_eq!(of("keywright_provider_slowdowns_total", list), Some(1.0));
+    assert_eq!(of("keywright_provider_slowdowns_total", look), None);
+    assert!(of("keywright_provider_waited_seconds_total", list).unwrap() >= 0.5);
+    // of 100 and 50 calls a second that are published; the first was halved
+    assert!((50.0..100.0).contains(&of("keywright_provider_rate", list).unwrap()));
+    assert_eq!(of("keywright_provider_rate", look), Some(50.0));
+    drop(worker);
+    trial.judge(&Allow { repeats: true, ..Allow::NOTHING }).await;
 }
 
 async fn a_worker_shows_metrics_to_others_only_when_told_to(test: TestDatabase) {

@@ -1,7 +1,7 @@
 //! The pace of calls to clouds: one budget for all workers, throttling that costs nothing but time, listings that go on at their
 //! page, and what a scan tells of how fast it could have been.
 
-use keywright_entities::{call_budget, job, types::JobState};
+use keywright_entities::{asset, asset_version, call_budget, job, types::JobState};
 use keywright_jobs::{
     domain::{
         floor::{Calls, Made},
@@ -13,14 +13,16 @@ use keywright_jobs::{
     setup::database::Database,
 };
 use keywright_tests::{
-    app::{eventually, job as read},
+    app::{PATIENCE, eventually, job as read},
     database::TestDatabase,
     faults::{
         checker::Allow,
-        cloud::{Order, SHARED_RATE},
+        cloud::{Order, SHARED_RATE, Step},
+        dice::short_or_long,
         double::{Plan, Special, page},
         trial::Trial,
     },
+    http::{Api, column},
     instance::{Instance, aws_environment},
     on_both_databases,
     stub::{PAGE, Stub},
@@ -38,6 +40,9 @@ on_both_databases!(
     a_throttled_budget_is_lowered_for_all_and_across_restarts,
     throttling_costs_no_attempt,
     a_slow_scope_holds_up_no_other,
+    a_minute_of_refusals_costs_time_and_nothing_else,
+    a_kill_between_details_and_publication_leaves_every_asset_once,
+    people_are_heeded_wherever_a_listing_waits,
     a_killed_listing_goes_on_at_its_page,
     a_scan_tells_how_fast_it_could_have_been,
 );
@@ -166,7 +171,7 @@ async fn throttling_costs_no_attempt(test: TestDatabase) {
 
 async fn a_slow_scope_holds_up_no_other(test: TestDatabase) {
     let trial = Trial::on("a_slow_scope_holds_up_no_other", &test.database).await;
-    let special = vec![Special { step: page(0, 0), order: Order::Take(10_000), times: 1 }];
+    let special = vec![Special { step: page(0, 0), order: Order::Take(short_or_long(10_000, 45_000)), times: 1 }];
     let account = trial.account("one", Plan { regions: 4, pages: 10, special, ..Plan::default() }).await;
     let worker = trial.worker("first").await;
     let scan = trial.scan(account).await;
@@ -179,6 +184,151 @@ async fn a_slow_scope_holds_up_no_other(test: TestDatabase) {
     assert_eq!(slow.state, JobState::Running);
     drop(worker);
     trial.judge(&Allow { repeats: true, ..Allow::losses(1) }).await;
+}
+
+async fn a_minute_of_refusals_costs_time_and_nothing_else(test: TestDatabase) {
+    let trial = Trial::on("a_minute_of_refusals_costs_time_and_nothing_else", &test.database).await;
+    let told = Special { step: Step::Scopes, order: Order::Take(0), times: 1 };
+    let plan = Plan { regions: 4, pages: 3, secrets: 1, ..Plan::default() };
+    let refusing = Plan { order: Some(Order::Throttled), special: vec![told], ..plan.clone() };
+    let account = trial.account("shared-1", refusing).await;
+    let worker = trial.worker("first").await;
+    let scan = trial.scan(account).await;
+    trial.double.asked(2).await;
+    // how long the fault lasts
+    tokio::time::sleep(short_or_long(Duration::from_secs(4), Duration::from_secs(60))).await;
+    let refused = trial.double.count() - 1;
+    trial.double.plan("shared-1", plan);
+    eventually("the scan ends", async || read(&trial.db, scan).await.state.is_done().then_some(())).await;
+    let ended = read(&trial.db, scan).await;
+    assert_eq!((ended.state, ended.attempt), (JobState::Succeeded, 1), "{ended:?}");
+    let children = job::children(trial.db.reader(), scan).await.unwrap();
+    let attempts: Vec<_> = children.iter().map(|child| (child.state, child.attempt, child.rescues)).collect();
+    assert_eq!(attempts, [(JobState::Succeeded, 1, 0); 4]);
+    let journal = trial.double.journal();
+    assert!(refused >= 4, "each scope was refused: {refused}");
+    keeps(SHARED_RATE, 3, journal.iter().map(|entry| entry.at).collect());
+    drop(worker);
+    trial.judge(&Allow { repeats: true, ..Allow::NOTHING }).await;
+}
+
+async fn a_kill_between_details_and_publication_leaves_every_asset_once(test: TestDatabase) {
+    let trial = Trial::on("a_kill_between_details_and_publication", &test.database).await;
+    let name = "detailed-1";
+    let plan = Plan { regions: 1, pages: 2, secrets: 6, ..Plan::default() };
+    // of the first page, all but the last look is answered
+    let last = plan.names(name, &Plan::region(0), 0).pop().unwrap();
+    let special = vec![Special { step: Step::Look { asset: last }, order: Order::Take(3_600_000), times: 1 }];
+    let account = trial.account(name, Plan { special, ..plan }).await;
+    let first = trial.worker("first").await;
+    let scan = trial.scan(account).await;
+    // the scopes, two pages, and a look at each of the first
+    trial.double.asked(1 + 2 + 6).await;
+    first.kill();
+    let found = job::children(trial.db.reader(), scan).await.unwrap().remove(0);
+    assert_eq!(found.counts, None, "nothing of the page was published: {found:?}");
+    let second = trial.worker("second").await;
+    eventually("the scan ends", async || read(&trial.db, scan).await.state.is_done().then_some(())).await;
+    let child = job::children(trial.db.reader(), scan).await.unwrap().remove(0);
+    assert_eq!((child.state, child.attempt, child.rescues), (JobState::Succeeded, 1, 1));
+    let counts = child.counts.as_ref().unwrap();
+    assert_eq!((&counts["found"], &counts["created"]), (&json!(12), &json!(12)));
+    let versions = asset_version::Entity::find().all(trial.db.reader()).await.unwrap();
+    assert_eq!(versions.len(), 12, "each once, in its first version");
+    assert!(versions.iter().all(|version| version.version == 1 && version.valid_to.is_none()), "{versions:?}");
+    let assets = asset::Entity::find().all(trial.db.reader()).await.unwrap();
+    assert!(assets.len() == 12 && assets.iter().all(|asset| asset.detailed_at.is_some()), "{assets:?}");
+    drop(second);
+    trial.judge(&Allow::losses(1)).await;
+}
+
+/// Where a listing can be when somebody wants something of it.
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    /// A call is under way; what is asked for holds from its answer on.
+    Call,
+    /// The account's rate is used up for half a minute.
+    Budget,
+    /// The provider said for how long not to ask.
+    RetryAfter,
+}
+
+impl Wait {
+    fn plan(self) -> Plan {
+        match self {
+            Self::Call => Plan { regions: 1, pages: 400, secrets: 1, ..Plan::default() },
+            Self::Budget => Plan { regions: 4, pages: 100, secrets: 1, ..Plan::default() },
+            Self::RetryAfter => Plan {
+                regions: 1,
+                pages: 2,
+                secrets: 1,
+                special: vec![Special { step: page(0, 1), order: Order::ThrottledFor(4_500), times: u32::MAX }],
+                ..Plan::default()
+            },
+        }
+    }
+
+    fn account(self) -> &'static str {
+        match self {
+            Self::Call => "called",
+            Self::Budget => "shared-1",
+            Self::RetryAfter => "throttled",
+        }
+    }
+}
+
+async fn people_are_heeded_wherever_a_listing_waits(test: TestDatabase) {
+    let api = Api::on(test).await;
+    for wait in [Wait::Call, Wait::Budget, Wait::RetryAfter] {
+        let trial = Trial::on("people_are_heeded_wherever_a_listing_waits", api.app.database()).await;
+        let account = trial.account(wait.account(), wait.plan()).await;
+        let worker = trial.worker_with("first", &[("KEYWRIGHT_LEASE_SECONDS", "8")]).await;
+        if matches!(wait, Wait::Call) {
+            trial.double.hold_from(3);
+        }
+        let id = trial.scan(account).await.to_string();
+        trial.double.asked(3).await;
+        let state = async |of: &str| -> Vec<String> {
+            let parts = api.viewer().get(&format!("/api/jobs?parentId={of}")).await.ok(200);
+            column(parts["data"].as_array().unwrap(), "state")
+        };
+        let ask = async |of: &str, what: &str| api.operator().post(&format!("/api/jobs/{of}/{what}"), json!({})).await;
+        ask(&id, "pause").await.under_way();
+        let mut since = Instant::now();
+        if matches!(wait, Wait::Call) {
+            api.heard(&id).await;
+            trial.double.release();
+            since = Instant::now();
+        }
+        within(wait, "pause", since, async || state(&id).await.iter().all(|state| state == "waiting")).await;
+        let rested = trial.double.count();
+        // nothing is asked for while it rests, and the same attempt goes on
+        let parts = api.viewer().get(&format!("/api/jobs?parentId={id}")).await.ok(200);
+        assert!(parts["data"].as_array().unwrap().iter().all(|part| part["rescues"] == 0), "{wait:?} {parts}");
+        assert_eq!(trial.double.count(), rested, "{wait:?}");
+        ask(&id, "resume").await.under_way();
+        trial.double.asked(rested + 1).await;
+        ask(&id, "cancel").await.under_way();
+        within(wait, "cancel", Instant::now(), async || {
+            api.viewer().get(&format!("/api/jobs/{id}")).await.ok(200)["state"] == "canceled"
+        })
+        .await;
+        // what it did not get is got by a retry, once the provider answers as usual
+        trial.double.plan(wait.account(), Plan { regions: 1, pages: 2, secrets: 1, ..Plan::default() });
+        let again = api.operator().post(&format!("/api/jobs/{id}/retry"), json!({"scope": "failed"})).await.under_way();
+        let again = again["id"].as_str().unwrap().to_owned();
+        let done = api.ended(&again).await;
+        assert_eq!((&done["state"], &done["attempt"]), (&json!("succeeded"), &json!(1)), "{wait:?} {done}");
+        drop(worker);
+    }
+}
+
+/// Waits until it holds, and says after how long it did. The two seconds that are promised are asserted where nothing else runs.
+async fn within(wait: Wait, what: &str, since: Instant, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(what, async || holds().await.then_some(())).await;
+    let took = since.elapsed();
+    assert!(took <= short_or_long(PATIENCE, Duration::from_secs(2)), "{wait:?}: {what} took {took:?}");
+    eprintln!("{wait:?}: {what} took {took:?}");
 }
 
 async fn a_killed_listing_goes_on_at_its_page(test: TestDatabase) {

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use keywright_jobs::{
-    domain::inventory::{AssetType, Observed, Page, ScopeId},
-    provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
+    domain::inventory::{AssetType, Detailed, Observed, Page, ScopeId},
+    provider::{Connection, Details, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
     setup::config,
 };
 use keywright_worker::providers::http::{Outbound, RuntimeTimer};
@@ -25,6 +25,9 @@ pub const SHARED: &str = "shared";
 /// The budget of such an account, in calls per second.
 pub const SHARED_RATE: f64 = 10.0;
 
+/// Accounts whose names begin like this are looked at closely, asset by asset.
+pub const DETAILED: &str = "detailed";
+
 /// One request to the double, which is one effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ask {
@@ -40,6 +43,7 @@ pub struct Ask {
 pub enum Step {
     Scopes,
     Page { region: String, page: u32 },
+    Look { asset: String },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,6 +69,8 @@ pub enum Order {
     /// Asks for more memory than there is.
     Exhaust,
     Throttled,
+    /// For this many milliseconds.
+    ThrottledFor(u64),
     Denied,
 }
 
@@ -98,9 +104,15 @@ impl Providers for DoubleCloud {
         let account = target.external_id.clone();
         let (url, worker, http) = (self.url.clone(), self.worker.clone(), self.http.clone());
         let outbound = Outbound::new(gate.clone(), Arc::new(RuntimeTimer));
-        Ok(Connection::new(Account { url, worker, http, account, gate, outbound }))
+        let detailed = account.starts_with(DETAILED);
+        let account = Opened(Arc::new(Account { url, worker, http, account, gate, outbound }));
+        let connection = Connection::new(account.clone());
+        Ok(if detailed { connection.with_details(account) } else { connection })
     }
 }
+
+#[derive(Clone)]
+struct Opened(Arc<Account>);
 
 struct Account {
     url: String,
@@ -117,6 +129,7 @@ impl Account {
             _ if self.account.starts_with(SHARED) => "global iam:ListUsers".to_owned(),
             Step::Scopes => "global secretsmanager:ListSecrets".to_owned(),
             Step::Page { region, .. } => format!("{region} secretsmanager:ListSecrets"),
+            Step::Look { .. } => "global secretsmanager:GetResourcePolicy".to_owned(),
         };
         self.outbound.call(&what, || self.ask_once(step.clone())).await
     }
@@ -154,23 +167,39 @@ async fn obey(order: Order) -> Result<(), ProviderError> {
         Order::Throttled => {
             return Err(ProviderError::Throttled { detail: "as ordered".to_owned(), retry_after: None });
         }
+        Order::ThrottledFor(millis) => {
+            let retry_after = Some(Duration::from_millis(millis));
+            return Err(ProviderError::Throttled { detail: "as ordered".to_owned(), retry_after });
+        }
         Order::Denied => return Err(ProviderError::Denied { detail: "as ordered".to_owned(), permission: None }),
     }
     Ok(())
 }
 
 #[async_trait]
-impl Inventory for Account {
+impl Inventory for Opened {
     async fn scopes(&self) -> Result<Vec<ScopeId>, ProviderError> {
-        let reply = self.ask(Step::Scopes).await?;
+        let reply = self.0.ask(Step::Scopes).await?;
         Ok(reply.regions.into_iter().map(|region| ScopeId { region, kind: KIND.to_owned() }).collect())
     }
 
     async fn list(&self, scope: &ScopeId, page: Option<&str>) -> Result<Page, ProviderError> {
         let page = page.map_or(0, |page| page.parse().expect("a token of ours"));
-        let reply = self.ask(Step::Page { region: scope.region.clone(), page }).await?;
+        let reply = self.0.ask(Step::Page { region: scope.region.clone(), page }).await?;
         let assets = reply.secrets.into_iter().map(secret).collect();
         Ok(Page { assets, warnings: Vec::new(), next: reply.next.map(|page| page.to_string()) })
+    }
+}
+
+#[async_trait]
+impl Details for Opened {
+    fn cadence(&self, _: &str) -> Option<Duration> {
+        Some(Duration::from_secs(24 * 3600))
+    }
+
+    async fn complete(&self, _: &ScopeId, listed: Observed) -> Result<Detailed, ProviderError> {
+        self.0.ask(Step::Look { asset: listed.external_id.clone() }).await?;
+        Ok(Detailed { asset: listed, warnings: Vec::new() })
     }
 }
 

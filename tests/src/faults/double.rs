@@ -200,6 +200,7 @@ fn reply(state: &State, ask: &Ask) -> Reply {
     };
     match &ask.step {
         Step::Scopes => Reply { order, regions: (0..plan.regions).map(Plan::region).collect(), ..Reply::default() },
+        Step::Look { .. } => Reply { order, ..Reply::default() },
         Step::Page { region, page } => {
             let next = (page + 1 < plan.pages).then_some(page + 1);
             Reply { order, secrets: plan.names(&ask.account, region, *page), next, ..Reply::default() }
