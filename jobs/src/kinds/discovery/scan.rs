@@ -58,7 +58,7 @@ impl Job for Scan {
         }
         let parts = plans.into_iter().flat_map(|plan| match plan {
             Plan::Parts(parts) => parts,
-            Plan::NotYet(_, part) => vec![part],
+            Plan::NotYet(_, part) => vec![*part],
         });
         Ok(Done::FannedOut(parts.collect()))
     }
@@ -68,7 +68,7 @@ impl Job for Scan {
 enum Plan {
     Parts(Vec<NewJob>),
     /// It is throttled or away, as the error says: a part that will find out what its parts are.
-    NotYet(JobError, NewJob),
+    NotYet(JobError, Box<NewJob>),
 }
 
 /// The scope that stands for all those of a subscription.
@@ -108,7 +108,7 @@ impl Scan {
                     self.unreadable(context, &subscription, Reason { code, detail, permission: None })
                 }
                 why @ (JobError::Retry { .. } | JobError::Snooze { .. }) => {
-                    Ok(Plan::NotYet(why, self.child(context, &subscription, every(), None)?))
+                    Ok(Plan::NotYet(why, Box::new(self.child(context, &subscription, every(), None)?)))
                 }
                 JobError::Fail { code, detail, permission } => {
                     self.unreadable(context, &subscription, Reason { code, detail, permission })
