@@ -323,12 +323,11 @@ async fn people_are_heeded_wherever_a_listing_waits(test: TestDatabase) {
     }
 }
 
-/// Waits until it holds, and says after how long it did. The two seconds that are promised are asserted where nothing else runs.
+/// Waits until it holds. The two seconds that are promised are asserted where nothing else runs.
 async fn within(wait: Wait, what: &str, since: Instant, mut holds: impl AsyncFnMut() -> bool) {
     eventually(what, async || holds().await.then_some(())).await;
     let took = since.elapsed();
     assert!(took <= short_or_long(PATIENCE, Duration::from_secs(2)), "{wait:?}: {what} took {took:?}");
-    eprintln!("{wait:?}: {what} took {took:?}");
 }
 
 async fn a_killed_listing_goes_on_at_its_page(test: TestDatabase) {
