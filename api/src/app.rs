@@ -21,8 +21,8 @@ use crate::edge::{Edge, RequestIds};
 use crate::error::ApiError;
 use crate::idempotency::{FingerprintKey, InFlight};
 use crate::page::CursorKey;
-use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::streamed::Streamed;
+use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::{docs, openapi};
 
 /// What the facade needs beside its operations.

@@ -118,6 +118,9 @@ mod tests {
 
     #[test]
     fn what_is_no_list_has_no_columns() {
-        assert_eq!(Columns::of(&json!({}), &json!({"responses": {"200": {"content": {"application/json": {}}}}})), None);
+        assert_eq!(
+            Columns::of(&json!({}), &json!({"responses": {"200": {"content": {"application/json": {}}}}})),
+            None
+        );
     }
 }
