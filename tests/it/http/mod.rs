@@ -11,6 +11,7 @@ mod duplicates;
 mod egress;
 mod events;
 mod hardening;
+mod history;
 mod idempotency;
 mod jobs;
 mod keys;
