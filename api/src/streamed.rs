@@ -22,6 +22,7 @@ pub use self::csv::Columns;
 use crate::context::{self, RequestContext};
 use crate::error::{ApiError, PROBLEM_JSON, from_status};
 use crate::page::MAX_LIMIT;
+use crate::server::Flushes;
 use crate::strict::{Gate, Operation};
 
 /// Parameters that say how much of a list a page holds, which a stream decides itself.
@@ -48,9 +49,7 @@ impl<E: Endpoint + 'static> Endpoint for Streamed<E> {
         let context = request.data::<Arc<RequestContext>>().cloned();
         let operation = context.as_ref().and_then(|context| context.operation()).cloned();
         match (format, context, operation) {
-            (Some(format), Some(context), Some(operation))
-                if request.method() == Method::GET && operation.rows.is_some() =>
-            {
+            (Some(format), Some(context), Some(operation)) if operation.rows.is_some() => {
                 let (inner, gates) = (Arc::clone(&self.inner), self.gates.clone());
                 Pages::of(&request, inner, gates, format, context, operation).answer().await
             }
@@ -131,7 +130,13 @@ impl<E: Endpoint + 'static> Pages<E> {
                         Some((Ok(last), Some((pages, Next::Abort))))
                     }
                 },
-                Next::Abort => Some((Err(io::Error::other("the list could not be read to its end")), None)),
+                Next::Abort => {
+                    // an abort drops what is still in buffers
+                    if let Some(flushes) = pages.extensions.get::<Flushes>() {
+                        flushes.next().await;
+                    }
+                    Some((Err(io::Error::other("the list could not be read to its end")), None))
+                }
             }
         });
         Ok(Response::builder().content_type(media_type).body(Body::from_bytes_stream(body)))

@@ -7,7 +7,7 @@ use serde_json::Value;
 const DEPTH: usize = 3;
 
 /// What a spreadsheet takes for the beginning of a formula.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
 
 /// The columns of a list's rows: the members that the document names, those of objects in them as `certificate.subject`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(line("plain", json!({"size": -7}), json!({})), "plain,-7,{}\r\n");
         assert_eq!(line("a,\"b\"\nc", Value::Null, Value::Null), "\"a,\"\"b\"\"\nc\",,\r\n");
         assert_eq!(line("x", Value::Null, json!({"k": "v"})), "x,,\"{\"\"k\"\":\"\"v\"\"}\"\r\n");
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"] {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "＝1"] {
             assert_eq!(line(formula, Value::Null, Value::Null), format!("'{formula},,\r\n"));
         }
         assert_eq!(line("=cmd|'/c calc'!A0,x", Value::Null, Value::Null), "\"'=cmd|'/c calc'!A0,x\",,\r\n");

@@ -33,3 +33,4 @@ mod streams;
 mod subscriptions;
 mod tokens;
 mod users;
+mod whole_lists;
