@@ -1,8 +1,10 @@
 //! The inventory: assets as they are now, and the vaults that hold them.
 
 mod as_of;
+pub(super) mod counts;
 mod filter;
 mod history;
+mod relations;
 mod vaults;
 mod view;
 
@@ -28,6 +30,7 @@ use poem_openapi::{
     param::{Path, Query},
     payload::Json,
 };
+use relations::{Direction, RelationView};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 use vaults::VaultView;
@@ -101,6 +104,9 @@ impl AssetsApi {
         /// Only assets with a word in their name that begins like this, in any case.
         #[oai(validator(min_length = 1, max_length = 256))]
         q: Query<Option<String>>,
+        /// Only certificates of these fingerprints (SHA-256 in hex).
+        #[oai(name = "fingerprintSha256")]
+        fingerprint: Query<Option<Vec<String>>>,
         /// Default `false`.
         removed: Query<Option<Removed>>,
         /// Only assets that this scan was the last to see.
@@ -126,6 +132,7 @@ impl AssetsApi {
             owners: owner.0.unwrap_or_default(),
             tags: tag.0.unwrap_or_default(),
             word: q.0,
+            fingerprints: fingerprint.0.unwrap_or_default().iter().map(|hex| hex.to_lowercase()).collect(),
             removed: removed.0.unwrap_or_default(),
             seen_by: seen_by.0,
         };
@@ -175,6 +182,21 @@ impl AssetsApi {
         let asset = self.find(&caller.visible(), id.0).await?;
         let settings = self.settings.current().await?;
         history::page(&self.database, list, &asset, &settings, self.clock.now()).await.map(Json)
+    }
+
+    /// List what an asset hangs together with
+    #[oai(path = "/api/assets/discovery/assets/:id/relations", method = "get", operation_id = "listAssetRelations")]
+    async fn relations(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        list: ListParams,
+        /// Only relations of which the asset is this end.
+        direction: Query<Option<Direction>>,
+    ) -> Result<Json<Page<RelationView>>, ApiError> {
+        let visible = caller.visible();
+        let asset = self.find(&visible, id.0).await?;
+        relations::page(&self.database, list, &asset, &visible, direction.0).await.map(Json)
     }
 
     /// List vaults

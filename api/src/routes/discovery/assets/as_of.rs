@@ -180,6 +180,10 @@ fn select(
     if !filter.vaults.is_empty() {
         all = all.add(Expr::cust(content!("vault")).is_in(filter.vaults));
     }
+    if !filter.fingerprints.is_empty() {
+        let fingerprint = "lower(asset_version.content -> 'certificate' ->> 'fingerprintSha256')";
+        all = all.add(Expr::cust(fingerprint).is_in(filter.fingerprints));
+    }
     if !filter.regions.is_empty() {
         all = all.add(Region.is_in(filter.regions));
     }

@@ -44,6 +44,8 @@ pub struct AssetFilter {
     /// Each as `KEY:VALUE`; all of them must be there.
     pub tags: Vec<String>,
     pub word: Option<String>,
+    /// In lower case.
+    pub fingerprints: Vec<String>,
     pub removed: Removed,
     pub seen_by: Option<Uuid>,
 }
@@ -80,6 +82,7 @@ impl AssetFilter {
             (asset::Column::Vault, self.vaults),
             (asset::Column::Region, self.regions),
             (asset::Column::Owner, self.owners),
+            (asset::Column::Fingerprint, self.fingerprints),
         ] {
             if !texts.is_empty() {
                 all = all.add(column.is_in(texts));
