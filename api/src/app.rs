@@ -4,7 +4,8 @@
 //! Edge (request id, panic, one shape, headers, log)
 //!  └ Conformance (tests only)
 //!     └ StrictInput (known path → gates → parameters → body)
-//!        └ router (operations, /docs, /redoc, /openapi.json)
+//!        └ Streamed (whole lists, page by page)
+//!           └ router (operations, /docs, /redoc, /openapi.json)
 //! ```
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::edge::{Edge, RequestIds};
 use crate::error::ApiError;
 use crate::idempotency::{FingerprintKey, InFlight};
 use crate::page::CursorKey;
+use crate::streamed::Streamed;
 use crate::strict::{Gate, Operation, Operations, StrictInput};
 use crate::{docs, openapi};
 
@@ -51,6 +53,10 @@ impl Gate for Draining {
     async fn admit(&self, _: &mut Request, operation: &Operation) -> Result<(), ApiError> {
         if self.0.is_cancelled() && operation.pattern != "/health" { Err(ApiError::draining()) } else { Ok(()) }
     }
+
+    async fn readmit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
+        self.admit(request, operation).await
+    }
 }
 
 /// The endpoint that serves `api`.
@@ -66,6 +72,7 @@ pub fn build<T: OpenApi + 'static>(api: T, options: Options) -> anyhow::Result<B
     let router = docs::pages(&document).nest_no_strip("/", service.into_endpoint());
     let mut gates: Vec<Arc<dyn Gate>> = vec![Arc::new(options.draining.clone())];
     gates.extend(options.gates);
+    let router = Streamed::new(router, gates.clone());
     let inner = StrictInput::new(Arc::clone(&operations), gates, options.fingerprint_key, router)
         .data(operations)
         .data(options.cursor_key)

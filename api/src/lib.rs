@@ -21,6 +21,7 @@ pub mod readiness;
 pub mod routes;
 pub mod server;
 pub mod service;
+mod streamed;
 pub mod strict;
 pub mod timestamp;
 pub mod wire;

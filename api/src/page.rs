@@ -73,7 +73,7 @@ impl<'a> FromRequest<'a> for ListParams {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
         let key = request.data::<CursorKey>().ok_or_else(|| ApiError::internal("the application has no cursor key"))?;
         let query: Vec<(String, String)> = request.params().unwrap_or_default();
-        Ok(Self::read(request.original_uri().path(), query, key.clone())?)
+        Ok(Self::read(request.uri().path(), query, key.clone())?)
     }
 }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::tls::{Certificate, TlsError};
+pub use self::watched::Flushes;
 use self::watched::{Progress, Watched};
 use crate::strict::BodyPatience;
 
@@ -192,6 +193,7 @@ impl<E: Endpoint + 'static> Connection<E> {
                 let (local, peer) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
                 let mut request = Request::from((request, local, peer, scheme));
                 request.extensions_mut().insert(BodyPatience(patience.body));
+                request.extensions_mut().insert(Flushes(Arc::clone(&progress)));
                 let response = app.get_response(request).await;
                 progress.step();
                 Ok::<_, Infallible>(hyper::Response::from(response))

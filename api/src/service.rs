@@ -20,7 +20,7 @@ use crate::{
     routes::{
         approvals::ApprovalsApi,
         auth::AuthApi,
-        discovery::{AssetsApi, ScansApi},
+        discovery::{AssetsApi, CoverageApi, DuplicatesApi, ScansApi},
         jobs::{
             JobsApi,
             control::JobControlApi,
@@ -166,7 +166,11 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
             clock: clock.clone(),
             settings: settings.clone(),
         },
-        AssetsApi { database: database.clone(), clock, settings: settings.clone() },
+        (
+            AssetsApi { database: database.clone(), clock: clock.clone(), settings: settings.clone() },
+            CoverageApi { database: database.clone(), clock: clock.clone(), settings: settings.clone() },
+            DuplicatesApi { database: database.clone(), clock, settings: settings.clone() },
+        ),
         JobsApi { database: database.clone(), waiters: waiters.clone() },
         JobControlApi { database: database.clone(), waiters },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },

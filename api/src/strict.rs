@@ -42,6 +42,14 @@ pub trait Gate: Send + Sync {
     /// The refusal to answer with.
     async fn admit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError>;
 
+    /// Looks again at a request that it admitted and that is still being answered, which counts for nothing.
+    ///
+    /// # Errors
+    /// The refusal with which the answer ends.
+    async fn readmit(&self, _request: &mut Request, _operation: &Operation) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// Hears of a request that is for no operation, before it is told so.
     ///
     /// # Errors

@@ -62,6 +62,10 @@ mirrored! {
     /// `expired`: nobody decided in time, or its job ended before.
     ApprovalState { Pending = "pending", Approved = "approved", Denied = "denied", Expired = "expired" }
 
+    /// What an asset is to the other end of a relation: a certificate is used by a load balancer, a secret encrypted by a key, a key
+    /// named by an alias; a credential belongs to a user.
+    Relates { UsedBy = "used_by", EncryptedBy = "encrypted_by", NamedBy = "named_by", BelongsTo = "belongs_to" }
+
     /// What a scan found of an asset against what was known.
     Change { Created = "created", Changed = "changed", Unchanged = "unchanged", Removed = "removed" }
 }

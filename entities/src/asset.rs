@@ -36,6 +36,8 @@ pub struct Model {
     pub tags: Json,
     pub certificate: Option<Json>,
     pub attributes: Json,
+    /// SHA-256 of the certificate, lower-case hex.
+    pub fingerprint: Option<String>,
     /// SHA-256 over what the provider says, to tell changed from unchanged.
     pub content_hash: String,
     /// The number of the version that is valid now.

@@ -3,6 +3,7 @@
 pub mod api_token;
 pub mod approval;
 pub mod asset;
+pub mod asset_relation;
 pub mod asset_version;
 pub mod audit_outbox;
 pub mod call_budget;
@@ -22,6 +23,7 @@ pub mod scan_warning;
 pub mod schedule;
 pub mod schedule_run;
 pub mod scope;
+pub mod scope_coverage;
 pub mod sealing_canary;
 pub mod session;
 pub mod settings;

@@ -44,6 +44,12 @@ text_enum! {
 }
 
 text_enum! {
+    /// What an asset is to something else: a certificate is used by a load balancer, a secret encrypted by a key, a key named by an
+    /// alias; a credential belongs to a user.
+    Relates { UsedBy = "used_by", EncryptedBy = "encrypted_by", NamedBy = "named_by", BelongsTo = "belongs_to" }
+}
+
+text_enum! {
     /// Where a job stands. `queued`, `running`, `waiting` and `canceling` are open; the others are ends.
     JobState {
         Queued = "queued", Running = "running", Waiting = "waiting", Succeeded = "succeeded", Partial = "partial",

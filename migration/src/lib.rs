@@ -24,6 +24,7 @@ mod m20261124_000016_line_head;
 mod m20261124_000017_single_sign_on;
 mod m20261124_000018_details;
 mod m20261124_000020_call_budgets;
+mod m20261124_000021_beside;
 mod m20261124_000024_job_reports;
 
 pub struct Migrator;
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000017_single_sign_on::Migration),
             Box::new(m20261124_000018_details::Migration),
             Box::new(m20261124_000020_call_budgets::Migration),
+            Box::new(m20261124_000021_beside::Migration),
             Box::new(m20261124_000024_job_reports::Migration),
         ]
     }

@@ -271,6 +271,11 @@ impl Client<'_> {
         self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
     }
 
+    /// Asks, and reads nothing of the body yet.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        self.request(Method::GET, path).send().await.unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
+    }
+
     /// Sends anything at all; `body` has its media type, which is not sent when empty.
     pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Answer {
         let what = format!("{method} {path}");

@@ -51,6 +51,10 @@ impl Gate for LimitGate {
         admitted
     }
 
+    async fn readmit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
+        self.inner.admit(request, operation).await
+    }
+
     async fn turn_away(&self, request: &Request) -> Result<(), ApiError> {
         let path = request.uri().path();
         if path != "/api" && !path.starts_with("/api/") {

@@ -16,8 +16,22 @@ pub(super) fn add_parameters(document: &mut Value) {
             && let Value::Array(parameters) = operation.entry("parameters").or_insert_with(|| json!([]))
         {
             parameters.extend(paging());
+            add_streams(&schemas, operation);
         }
     });
+}
+
+/// The same rows without pages ([`crate::streamed`]).
+fn add_streams(document: &Value, operation: &mut Map<String, Value>) {
+    let Some(Value::Object(content)) =
+        operation.get_mut("responses").and_then(|responses| responses.pointer_mut("/200/content"))
+    else {
+        return;
+    };
+    let page = content.get("application/json").and_then(|media| media.get("schema")).cloned().unwrap_or_default();
+    let row = resolve(document, &page).pointer("/properties/data/items").cloned().unwrap_or_default();
+    content.insert("application/x-ndjson".to_owned(), json!({ "schema": row }));
+    content.insert("text/csv".to_owned(), json!({ "schema": { "type": "string" } }));
 }
 
 /// Lists in the query mean "any of these"; only enumerations may be written with commas ([`crate::strict`]).

@@ -1,11 +1,11 @@
 //! Keyset pagination: a page starts after the sort values of the last row seen, so that it survives inserts and costs the
-//! same at any depth. The SQL is the same on SQLite and PostgreSQL: NULLs are put last by name, and the row comparison is
+//! same at any depth. The SQL is the same on SQLite and PostgreSQL: NULLs are put last by name or asked for apart, and the row comparison is
 //! written out as an OR of ANDs because the two order NULLs differently and mixed directions have no row form.
 
 use sea_orm::sea_query::{Expr, ExprTrait, NullOrdering};
 use sea_orm::{
     Condition, ConnectionTrait, EntityTrait, FromQueryResult, Order, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, Select,
+    QuerySelect, Select, Value,
 };
 
 use super::sort::Ordering;
@@ -43,11 +43,18 @@ impl ListParams {
             None => None,
         };
         let total = if self.include_total { Some(select.clone().count(db).await?) } else { None };
-        let mut page = order_by(select, &orderings);
-        if let Some(after) = after {
-            page = page.filter(rows_after(&orderings, &after));
-        }
-        let mut rows = page.offset(self.offset).limit(self.limit + 1).all(db).await?;
+        let mut rows = match (self.offset, orderings.split_first()) {
+            (None, Some((first, rest))) if first.key.nullable => {
+                with_absent_last(select, first, rest, &orderings, after.as_deref(), self.limit + 1, db).await?
+            }
+            _ => {
+                let mut page = order_by(select, &orderings);
+                if let Some(after) = &after {
+                    page = page.filter(rows_after(&orderings, after));
+                }
+                page.offset(self.offset).limit(self.limit + 1).all(db).await?
+            }
+        };
         let has_more = rows.len() as u64 > self.limit;
         rows.truncate(usize::try_from(self.limit).unwrap_or(usize::MAX));
         let next_cursor = match rows.last() {
@@ -61,6 +68,51 @@ impl ListParams {
     }
 }
 
+/// The rows that have the first key, in its order, and then those that have it not. Asked for apart, each is a walk along an index:
+/// no index of either database has what is absent last in both directions.
+async fn with_absent_last<E, C>(
+    select: Select<E>,
+    first: &Ordering<E::Model>,
+    rest: &[Ordering<E::Model>],
+    all: &[Ordering<E::Model>],
+    after: Option<&[Key]>,
+    limit: u64,
+    db: &C,
+) -> Result<Vec<E::Model>, ApiError>
+where
+    E: EntityTrait,
+    E::Model: FromQueryResult + Send + Sync,
+    C: ConnectionTrait,
+{
+    let mut rows = Vec::new();
+    let after_absent = after.and_then(<[Key]>::split_first).filter(|(key, _)| **key == Key::Null).map(|(_, rest)| rest);
+    if after_absent.is_none() {
+        let mut present = select.clone().filter((first.key.column)().is_not_null());
+        present = order_by(present.order_by((first.key.column)(), first.order.clone()), rest);
+        if let (Some(after), Some(value)) = (after, after.and_then(<[Key]>::first).and_then(Key::to_value)) {
+            present = present.filter(bound(first, value)).filter(rows_after(all, after));
+        }
+        rows = present.limit(limit).all(db).await?;
+    }
+    let missing = limit.saturating_sub(rows.len() as u64);
+    if missing > 0 {
+        let absent = select.filter((first.key.column)().is_null());
+        // all are equal in it, and with it the order is that of the index
+        let mut absent = order_by(absent.order_by((first.key.column)(), first.order.clone()), rest);
+        if let Some(after) = after_absent {
+            absent = absent.filter(rows_after(rest, after));
+        }
+        rows.extend(absent.limit(missing).all(db).await?);
+    }
+    Ok(rows)
+}
+
+/// Implied by [`rows_after`]; it is there because a database can start an index scan from it.
+fn bound<M>(first: &Ordering<M>, value: Value) -> Expr {
+    let column = (first.key.column)();
+    if matches!(first.order, Order::Desc) { column.lte(value) } else { column.gte(value) }
+}
+
 fn order_by<E: EntityTrait>(select: Select<E>, orderings: &[Ordering<E::Model>]) -> Select<E> {
     orderings.iter().fold(select, |select, Ordering { key, order }| {
         if key.nullable {
@@ -72,7 +124,6 @@ fn order_by<E: EntityTrait>(select: Select<E>, orderings: &[Ordering<E::Model>])
 }
 
 /// `(a, b, c) after (x, y, z)` as `a ⪰ x AND (a ≻ x OR (a = x AND b ≻ y) OR (a = x AND b = y AND c ≻ z))`.
-/// The first term is implied by the rest; it is there because a database can start an index scan from it.
 fn rows_after<M>(orderings: &[Ordering<M>], after: &[Key]) -> Condition {
     let mut any = Condition::any();
     let mut equal_so_far = Condition::all();
@@ -83,11 +134,7 @@ fn rows_after<M>(orderings: &[Ordering<M>], after: &[Key]) -> Condition {
         equal_so_far = equal_so_far.add(equal(ordering, value));
     }
     match (orderings.first(), after.first().and_then(Key::to_value)) {
-        (Some(first), Some(value)) if !first.key.nullable => {
-            let column = (first.key.column)();
-            let bound = if matches!(first.order, Order::Desc) { column.lte(value) } else { column.gte(value) };
-            Condition::all().add(bound).add(any)
-        }
+        (Some(first), Some(value)) if !first.key.nullable => Condition::all().add(bound(first, value)).add(any),
         _ => any,
     }
 }

@@ -44,7 +44,7 @@ pub type Api = (
     users::UsersApi,
     (subscriptions::SubscriptionsApi, subscriptions::questions::QuestionsApi),
     discovery::ScansApi,
-    discovery::AssetsApi,
+    (discovery::AssetsApi, discovery::CoverageApi, discovery::DuplicatesApi),
     jobs::JobsApi,
     jobs::control::JobControlApi,
     jobs::events::JobEventsApi,

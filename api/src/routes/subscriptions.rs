@@ -24,7 +24,7 @@ use keywright_jobs::{
     audit::{Event, EventType},
     domain::licence::Limit,
     egress::EgressGuard,
-    kinds::discovery::publish,
+    kinds::discovery::{coverage, publish},
     licence::Licence,
     setup::{
         database::{Database, Write},
@@ -253,6 +253,7 @@ impl SubscriptionsApi {
             ));
         }
         publish::remove_all_of(&write, row.id).await?;
+        coverage::forget(&*write, row.id).await?;
         subscription_credential::remove(&*write, row.id).await?;
         let now = clock::now(&*write).await?;
         event(EventType::SubscriptionDeleted, &caller, &row).write(&*write).await?;
@@ -284,6 +285,7 @@ impl SubscriptionsApi {
         let external_id = row.external_id.clone();
         let row = row.into_active_model().insert(&**write).await.map_err(|error| taken(error, &external_id))?;
         credential.store(&**write, &self.sealing, &row).await?;
+        coverage::expected(&**write, &row).await?;
         event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
         Ok(row)
     }
@@ -322,6 +324,7 @@ async fn mark_stale(
     if kept.is_empty() || kept == before.region_list() {
         return Ok(());
     }
+    coverage::narrowed(db, before.id, &kept).await?;
     asset::Entity::update_many()
         .col_expr(asset::Column::Stale, Expr::value(true))
         .filter(asset::Column::SubscriptionId.eq(before.id))

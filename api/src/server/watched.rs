@@ -10,20 +10,38 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Where a connection stands: even while a request is awaited, odd while one is answered.
 #[derive(Debug, Default)]
-pub struct Progress(AtomicU64);
+pub struct Progress {
+    steps: AtomicU64,
+    /// Told whenever all that was written so far is on its way.
+    flushed: watch::Sender<()>,
+}
 
 impl Progress {
     /// A request has come, or its answer is there.
     pub fn step(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.steps.load(Ordering::Relaxed)
+    }
+}
+
+/// How an answer learns that what it has handed over has left this process. In the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Flushes(pub(super) Arc<Progress>);
+
+impl Flushes {
+    /// Returns when everything written before the call, and perhaps more, has been flushed.
+    pub async fn next(&self) {
+        let mut flushed = self.0.flushed.subscribe();
+        // the sender lives as long as `self`
+        let _ = flushed.changed().await;
     }
 }
 
@@ -101,6 +119,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
+        if matches!(poll, Poll::Ready(Ok(()))) {
+            self.progress.flushed.send_replace(());
+        }
         self.written(cx, poll)
     }
 

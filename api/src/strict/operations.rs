@@ -12,6 +12,7 @@ use super::schema::{Members, compile, resolve};
 use super::secrets;
 use crate::error::FieldError;
 use crate::idempotency::KEY;
+use crate::streamed::Columns;
 
 /// The methods that a path item can have, in the order in which `Allow` lists them.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -34,6 +35,8 @@ pub struct Operation {
     pub(super) takes_key: bool,
     /// Whether parameters of the query that are not documented are ignored.
     pub(super) open_query: bool,
+    /// Of a list: its rows as a table.
+    pub(crate) rows: Option<Columns>,
     /// Empty unless answers are checked.
     pub(crate) answers: BTreeMap<u16, Media>,
     /// By status, the paths of the members that are shown once; an empty step stands for every item of a list.
@@ -236,6 +239,7 @@ fn compile_operation(document: &Value, pattern: &str, operation: &Value, answers
         body: operation.get("requestBody").map(|body| compile_body(document, body)).transpose()?,
         takes_key,
         open_query: operation.get("operationId").and_then(Value::as_str).is_some_and(|id| OPEN_QUERY.contains(&id)),
+        rows: Columns::of(document, operation),
         answers: if answers { compile_answers(document, operation)? } else { BTreeMap::new() },
         secrets: secrets::find(document, operation)?,
     })

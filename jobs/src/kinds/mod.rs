@@ -17,7 +17,7 @@ use discovery::{request::ScanRequest, scan::Scan, scope::ScopeListing};
 use keywright_entities::{
     job,
     scope::Scope,
-    types::{JobState, Outcome, Trigger},
+    types::{JobState, Outcome, Trigger, WaitingFor},
 };
 use sea_orm::{ConnectionTrait, DbErr};
 use serde::Deserialize;
@@ -169,10 +169,18 @@ pub async fn started(db: &impl ConnectionTrait, claimed: &[job::Model]) -> Resul
     Event::write_all(first.map(|job| event(EventType::JobStarted, job)), db).await
 }
 
+/// What it means beyond its own row that a job waits, in the transaction that lets go of it.
+pub async fn waits(db: &impl ConnectionTrait, job: Uuid, waiting_for: WaitingFor) -> Result<(), DbErr> {
+    if waiting_for == WaitingFor::Quota { discovery::coverage::throttled(db, job).await } else { Ok(()) }
+}
+
 /// What the ends of jobs mean beyond their own rows, in the transaction that ends them.
 pub async fn ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(), DbErr> {
     for job in jobs.iter().filter(|job| job.kind == Scan::KIND) {
         discovery::scan::ended(db, job).await?;
+    }
+    for job in jobs.iter().filter(|job| job.kind == ScopeListing::KIND) {
+        discovery::coverage::ended(db, job).await?;
     }
     approvals::jobs_ended(db, jobs).await?;
     let events = jobs.iter().filter(|job| job.parent_id.is_none()).map(|job| {

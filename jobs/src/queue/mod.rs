@@ -47,6 +47,9 @@ use chrono::{DateTime, Utc};
 use keywright_entities::job;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryResult, Statement};
 
+/// The code of a job whose deadline has passed.
+pub const TOO_LATE: &str = "deadline_exceeded";
+
 /// SQL for: an attempt at this job, which the statement names by its id, is under way.
 ///
 /// In a form that no partial index is known to cover. PostgreSQL takes an index of held jobs for nearly empty and would rather read

@@ -94,7 +94,8 @@ impl Display for Outcome {
 /// Writes what became of an attempt. `false`: the lease was lost, nothing was written.
 pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) -> Result<bool, DbErr> {
     // whoever asked for the end of the job gets it, whatever the attempt made of it, unless it came to its own end
-    let canceling = state_of(db, held).await? == Some(JobState::Canceling);
+    let state = state_of(db, held).await?;
+    let canceling = state == Some(JobState::Canceling);
     match outcome {
         Outcome::Ended { state, reason } => end(db, held, state, reason).await,
         _ if canceling => end(db, held, JobState::Canceled, None).await,
@@ -104,7 +105,12 @@ pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) ->
             let also = "error_code = $4, error_detail = $5, error_permission = $6,";
             suspend(db, held, WaitingFor::Retry, after, also, reason_values(Some(reason))).await
         }
-        Outcome::Snooze { waiting_for, after } => suspend(db, held, waiting_for, after, UNCOUNTED, []).await,
+        Outcome::Snooze { waiting_for, after } => {
+            if state.is_some() {
+                kinds::waits(db, held.id, waiting_for).await?;
+            }
+            suspend(db, held, waiting_for, after, UNCOUNTED, []).await
+        }
         Outcome::GivenBack => Back::ready(UNCOUNTED).let_go(db, held, []).await,
     }
 }
@@ -200,9 +206,9 @@ pub async fn end_lapsed(
 ) -> Result<(), DbErr> {
     let guard = "epoch = $2 AND lease_until < {now}";
     let counted = "UPDATE job SET rescues = rescues + 1 WHERE id = $1 AND epoch = $2 AND lease_until < {now}";
-    let fence = [job.id.into(), job.epoch.into()];
-    db.execute_raw(clock::statement(db.get_database_backend(), counted, fence.clone())).await?;
-    end_where(db, guard, fence, state, reason).await.map(|_| ())
+    let fence = || [job.id.into(), job.epoch.into()];
+    db.execute_raw(clock::statement(db.get_database_backend(), counted, fence())).await?;
+    end_where(db, guard, fence(), state, reason).await.map(|_| ())
 }
 
 /// Ends a job that no attempt holds, if it is still as it was read. Tells whether it did.
@@ -322,7 +328,7 @@ pub fn too_late(job: &job::Model) -> Reason {
         _ if job.parent_id.is_some() => "the deadline of the job or of what it is a part of has passed".to_owned(),
         _ => format!("the job did not end within {} seconds of its first start", job.timeout_seconds),
     };
-    Reason { code: "deadline_exceeded".to_owned(), detail, permission: None }
+    Reason { code: super::TOO_LATE.to_owned(), detail, permission: None }
 }
 
 /// How a parent ends: all succeeded, none, or some; a cancel that reached a child makes it canceled. `late`: its deadline has passed.

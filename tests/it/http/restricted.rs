@@ -85,6 +85,7 @@ async fn what_is_outside_is_not_there(database: TestDatabase) {
     for (path, ids) in [
         ("/api/subscriptions/{}", vec![&outside]),
         ("/api/assets/discovery/assets/{}", vec![&outside_asset]),
+        ("/api/assets/discovery/assets/{}/history", vec![&outside_asset]),
         ("/api/assets/discovery/scans/{}", vec![&both, &other]),
         ("/api/assets/discovery/scans/{}/results", vec![&both, &other]),
         ("/api/assets/discovery/scan/{}/status", vec![&both, &other]),

@@ -1,6 +1,10 @@
 //! The inventory: assets as they are now, and the vaults that hold them.
 
+mod as_of;
+pub(super) mod counts;
 mod filter;
+mod history;
+mod relations;
 mod vaults;
 mod view;
 
@@ -15,7 +19,8 @@ use crate::{
     wire::{AssetType, ProviderKind, Status},
 };
 use filter::{AssetFilter, Removed};
-use keywright_entities::asset;
+use history::VersionView;
+use keywright_entities::{asset, scope::Scope};
 use keywright_jobs::{
     settings::Live,
     setup::{clock::Clock, database::Database},
@@ -25,7 +30,8 @@ use poem_openapi::{
     param::{Path, Query},
     payload::Json,
 };
-use sea_orm::{ColumnTrait, QueryFilter};
+use relations::{Direction, RelationView};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 use vaults::VaultView;
 
@@ -98,12 +104,19 @@ impl AssetsApi {
         /// Only assets with a word in their name that begins like this, in any case.
         #[oai(validator(min_length = 1, max_length = 256))]
         q: Query<Option<String>>,
+        /// Only certificates of these fingerprints (SHA-256 in hex).
+        #[oai(name = "fingerprintSha256")]
+        fingerprint: Query<Option<Vec<String>>>,
         /// Default `false`.
         removed: Query<Option<Removed>>,
         /// Only assets that this scan was the last to see.
         #[oai(name = "seenBy")]
         seen_by: Query<Option<Uuid>>,
-        /// `firstSeenAt` (default), `lastSeenAt`, `createdAt`, `expiresAt`, `lastRotatedAt`, `lastChangedAt`, `name`, `vault`.
+        /// The inventory as it was at this instant, status included. Not with `owner`, `q`, `seenBy`.
+        #[oai(name = "asOf")]
+        as_of: Query<Option<Timestamp>>,
+        /// `firstSeenAt` (default), `lastSeenAt`, `createdAt`, `expiresAt`, `lastRotatedAt`, `lastChangedAt`, `name`, `vault`; with
+        /// `asOf` `id` (default) and all of these but the first two.
         sort: Query<Option<String>>,
     ) -> Result<Json<Page<AssetView>>, ApiError> {
         let _ = sort;
@@ -119,10 +132,16 @@ impl AssetsApi {
             owners: owner.0.unwrap_or_default(),
             tags: tag.0.unwrap_or_default(),
             word: q.0,
+            fingerprints: fingerprint.0.unwrap_or_default().iter().map(|hex| hex.to_lowercase()).collect(),
             removed: removed.0.unwrap_or_default(),
             seen_by: seen_by.0,
         };
-        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
+        let settings = self.settings.current().await?;
+        if let Some(at) = as_of.0 {
+            let at = as_of::instant(&self.database, at).await?;
+            return as_of::page(&self.database, list, filter, &caller.visible(), &settings, at).await.map(Json);
+        }
+        let (now, thresholds) = (self.clock.now(), settings.thresholds);
         let select = filter.select(&caller.visible(), self.database.backend(), thresholds, now)?;
         let slice = list.fetch(select, &ASSETS, self.database.reader()).await?;
         Ok(Json(slice.into_page(|row| AssetView::new(row, thresholds, now))))
@@ -130,16 +149,54 @@ impl AssetsApi {
 
     /// Get an asset
     #[oai(path = "/api/assets/discovery/assets/:id", method = "get", operation_id = "getAsset")]
-    async fn get(&self, caller: Caller<perm::InventoryRead>, id: Path<Uuid>) -> Result<Json<AssetView>, ApiError> {
-        let select = AssetFilter { removed: Removed::Any, ..AssetFilter::default() };
-        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
-        let found = select
-            .select(&caller.visible(), self.database.backend(), thresholds, now)?
-            .filter(asset::Column::Id.eq(id.0))
-            .one(self.database.reader())
-            .await?;
-        let row = found.ok_or_else(|| ApiError::not_found("asset"))?;
-        Ok(Json(AssetView::new(row, thresholds, now)))
+    async fn get(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        /// The asset as it was at this instant, status included; 404 when it was not known yet.
+        #[oai(name = "asOf")]
+        as_of: Query<Option<Timestamp>>,
+    ) -> Result<Json<AssetView>, ApiError> {
+        let settings = self.settings.current().await?;
+        let found = match as_of.0 {
+            Some(at) => {
+                let at = as_of::instant(&self.database, at).await?;
+                as_of::get(&self.database, &caller.visible(), id.0, &settings, at).await?
+            }
+            None => {
+                let row = self.find(&caller.visible(), id.0).await?;
+                Some(AssetView::new(row, settings.thresholds, self.clock.now()))
+            }
+        };
+        found.map(Json).ok_or_else(|| ApiError::not_found("asset"))
+    }
+
+    /// List the versions of an asset, newest first
+    #[oai(path = "/api/assets/discovery/assets/:id/history", method = "get", operation_id = "listAssetVersions")]
+    async fn history(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        list: ListParams,
+    ) -> Result<Json<Page<VersionView>>, ApiError> {
+        let asset = self.find(&caller.visible(), id.0).await?;
+        let settings = self.settings.current().await?;
+        history::page(&self.database, list, &asset, &settings, self.clock.now()).await.map(Json)
+    }
+
+    /// List what an asset hangs together with
+    #[oai(path = "/api/assets/discovery/assets/:id/relations", method = "get", operation_id = "listAssetRelations")]
+    async fn relations(
+        &self,
+        caller: Caller<perm::InventoryRead>,
+        id: Path<Uuid>,
+        list: ListParams,
+        /// Only relations of which the asset is this end.
+        direction: Query<Option<Direction>>,
+    ) -> Result<Json<Page<RelationView>>, ApiError> {
+        let visible = caller.visible();
+        let asset = self.find(&visible, id.0).await?;
+        relations::page(&self.database, list, &asset, &visible, direction.0).await.map(Json)
     }
 
     /// List vaults
@@ -161,5 +218,12 @@ impl AssetsApi {
         let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
         let visible = caller.visible();
         vaults::page(&self.database, list, &visible, subscription.0, provider.0, thresholds, now).await.map(Json)
+    }
+}
+
+impl AssetsApi {
+    async fn find(&self, visible: &Scope, id: Uuid) -> Result<asset::Model, ApiError> {
+        let found = asset::Entity::find_by_id(id).filter(visible.on(asset::Column::SubscriptionId));
+        found.one(self.database.reader()).await?.ok_or_else(|| ApiError::not_found("asset"))
     }
 }

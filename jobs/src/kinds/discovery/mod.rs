@@ -1,5 +1,6 @@
 //! Discovery: a scan finds out which scopes there are and fans out one listing per scope.
 
+pub mod coverage;
 mod details;
 pub mod publish;
 pub mod request;

@@ -1,6 +1,7 @@
 //! Writing what a listing saw: page by page, idempotently, each change as a new version.
 
 mod prepared;
+mod related;
 mod removal;
 mod rows;
 
@@ -27,9 +28,10 @@ use serde_json::{Value as Json, json};
 use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
+use related::Relations;
 use rows::{row, version_row, whose};
 
-/// Rows in one statement: 500 × 33 columns stay below SQLite's 32,766 values.
+/// Rows in one statement: 500 × 34 columns stay below SQLite's 32,766 values.
 const BATCH: usize = 500;
 
 /// Where the listing stands in the world.
@@ -85,6 +87,7 @@ async fn publish(
                 let id = ids::new();
                 write.new.push(row(place, id, vault, entry, now, now, 1, detailed_at(None)));
                 write.versions.push(version(id, 1, Change::Created));
+                write.relations.of_new(id, observed);
                 tally.created += 1;
             }
             // once per listing: named on two pages, or listed again after a page token expired
@@ -117,6 +120,7 @@ async fn publish(
                 let at = detailed_at(before.detailed_at);
                 write.changed.push(row(place, before.id, vault, entry, before.first_seen_at, now, number, at));
                 write.closed.push(before.id);
+                write.relations.of_changed(before.id, observed);
                 write.versions.push(version(before.id, number, change));
             }
         }
@@ -182,6 +186,7 @@ struct Writes {
     /// Their current version ends now.
     closed: Vec<Uuid>,
     versions: Vec<asset_version::ActiveModel>,
+    relations: Relations,
 }
 
 impl Writes {
@@ -211,7 +216,7 @@ impl Writes {
             let batch: Vec<_> = self.versions.drain(..self.versions.len().min(BATCH)).collect();
             asset_version::Entity::insert_many(batch).exec_without_returning(db).await?;
         }
-        Ok(())
+        self.relations.apply(db, place.subscription).await
     }
 }
 

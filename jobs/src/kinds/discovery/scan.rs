@@ -1,6 +1,6 @@
 //! `discovery.scan`: which scopes are there? One child each.
 
-use super::{connect, noted, scope::ScopeListing};
+use super::{connect, coverage, noted, scope::ScopeListing};
 use crate::{
     context::Context,
     domain::{
@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// In place of a region or kind: whichever there are.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 /// How many subscriptions are asked for their scopes at once.
 const PARALLEL: usize = 8;
 /// How long a subscription may take to tell its scopes before the others go on without it.
@@ -105,13 +105,13 @@ impl Scan {
             Err(error) => match JobError::from(error) {
                 // the other subscriptions do not wait for one that is throttled or away, nor a scan for ever
                 JobError::Retry { code, detail, .. } if context.job.attempt >= context.job.max_attempts => {
-                    self.unreadable(context, &subscription, Reason { code, detail, permission: None })
+                    self.unreadable(context, &subscription, Reason { code, detail, permission: None }).await
                 }
                 why @ (JobError::Retry { .. } | JobError::Snooze { .. }) => {
                     Ok(Plan::NotYet(why, Box::new(self.child(context, &subscription, every(), None)?)))
                 }
                 JobError::Fail { code, detail, permission } => {
-                    self.unreadable(context, &subscription, Reason { code, detail, permission })
+                    self.unreadable(context, &subscription, Reason { code, detail, permission }).await
                 }
                 JobError::Stopped(stopped) => Err(stopped.into()),
             },
@@ -130,7 +130,7 @@ impl Scan {
         subscription: &subscription::Model,
         scopes: Vec<ScopeId>,
     ) -> Result<Vec<NewJob>, JobError> {
-        mark_stale(context, subscription.id, scopes.clone()).await?;
+        mark_stale(context, subscription, scopes.clone()).await?;
         let wanted = scopes.into_iter().filter(|scope| self.wants(subscription.id, scope));
         wanted.map(|scope| self.child(context, subscription, scope, None)).collect()
     }
@@ -147,12 +147,19 @@ impl Scan {
     }
 
     /// A subscription that does not even tell its scopes is one failed scope, so that it is seen and counted.
-    fn unreadable(
+    async fn unreadable(
         &self,
         context: &Context,
         subscription: &subscription::Model,
         reason: Reason,
     ) -> Result<Plan, JobError> {
+        let (of, why, scan) = (subscription.clone(), reason.clone(), context.job.id);
+        context
+            .persist(|db, _| {
+                let (of, why) = (of.clone(), why.clone());
+                Box::pin(async move { coverage::untold(db, &of, scan, &why).await })
+            })
+            .await?;
         Ok(Plan::Parts(vec![self.child(context, subscription, every(), Some(reason))?]))
     }
 
@@ -193,12 +200,13 @@ async fn scopes(context: &Context, subscription: &subscription::Model) -> Result
 }
 
 /// Assets in places that are no longer looked at are neither there nor gone: they are stale.
-async fn mark_stale(context: &Context, subscription: Uuid, scopes: Vec<ScopeId>) -> Result<(), JobError> {
-    let scopes = Arc::new(scopes);
+async fn mark_stale(context: &Context, of: &subscription::Model, scopes: Vec<ScopeId>) -> Result<(), JobError> {
+    let (subscription, provider, scopes) = (of.id, of.provider, Arc::new(scopes));
     context
         .persist(|db, _| {
             let scopes = Arc::clone(&scopes);
             Box::pin(async move {
+                coverage::planned(db, subscription, provider, &scopes).await?;
                 let mut looked_at = Condition::any();
                 for scope in scopes.iter() {
                     looked_at = looked_at.add(

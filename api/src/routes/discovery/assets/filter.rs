@@ -44,6 +44,8 @@ pub struct AssetFilter {
     /// Each as `KEY:VALUE`; all of them must be there.
     pub tags: Vec<String>,
     pub word: Option<String>,
+    /// In lower case.
+    pub fingerprints: Vec<String>,
     pub removed: Removed,
     pub seen_by: Option<Uuid>,
 }
@@ -80,6 +82,7 @@ impl AssetFilter {
             (asset::Column::Vault, self.vaults),
             (asset::Column::Region, self.regions),
             (asset::Column::Owner, self.owners),
+            (asset::Column::Fingerprint, self.fingerprints),
         ] {
             if !texts.is_empty() {
                 all = all.add(column.is_in(texts));
@@ -103,7 +106,7 @@ impl AssetFilter {
             all = all.add(asset::Column::LastScanId.eq(scan));
         }
         for tag in &self.tags {
-            all = all.add(tagged(tag, backend)?);
+            all = all.add(tagged(tag, |key, value| holds(key, value, backend))?);
         }
         if let Some(word) = self.word {
             all = all.add(has_word(&word));
@@ -128,7 +131,8 @@ fn stands(status: Status, thresholds: Thresholds, now: DateTime<Utc>) -> Conditi
 }
 
 /// `KEY:VALUE`. Keys contain colons themselves (`aws:cloudformation:stack-name`), so any of the colons may end the key.
-fn tagged(tag: &str, backend: DbBackend) -> Result<Condition, ApiError> {
+/// `holds` says that the tag of a key has a value.
+pub fn tagged(tag: &str, holds: impl Fn(&str, &str) -> Expr) -> Result<Condition, ApiError> {
     let splits: Vec<(&str, &str)> =
         tag.match_indices(':').filter_map(|(at, _)| Some((tag.get(..at)?, tag.get(at + 1..)?))).collect();
     if splits.is_empty() {
@@ -137,7 +141,7 @@ fn tagged(tag: &str, backend: DbBackend) -> Result<Condition, ApiError> {
     if splits.len() > MOST_COLONS {
         return Err(ApiError::invalid("/query/tag", "too_long", "A tag has at most 16 colons."));
     }
-    Ok(splits.into_iter().fold(Condition::any(), |any, (key, value)| any.add(holds(key, value, backend))))
+    Ok(splits.into_iter().fold(Condition::any(), |any, (key, value)| any.add(holds(key, value))))
 }
 
 fn holds(key: &str, value: &str, backend: DbBackend) -> Expr {

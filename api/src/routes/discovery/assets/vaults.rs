@@ -1,19 +1,16 @@
 //! Vaults, with how many assets of each status they hold.
 
+use super::counts::{self, StatusCounts};
 use crate::{
     error::ApiError,
     page::{ListParams, Page, SortKey, Sorting},
     wire::ProviderKind,
 };
-use chrono::{DateTime, Duration, Utc};
-use keywright_entities::{asset, scope::Scope, subscription, types, vault};
+use chrono::{DateTime, Utc};
+use keywright_entities::{scope::Scope, subscription, types, vault};
 use keywright_jobs::{domain::inventory::Thresholds, setup::database::Database};
 use poem_openapi::Object;
-use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait,
-    sea_query::{Expr, ExprTrait},
-};
-use std::collections::HashMap;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use uuid::Uuid;
 
 /// A container of assets: a vault, a folder, a service in a region.
@@ -26,17 +23,6 @@ pub struct VaultView {
     pub subscription: Uuid,
     pub region: String,
     pub counts: StatusCounts,
-}
-
-/// How many assets stand how.
-#[derive(Clone, Copy, Debug, Default, Object)]
-pub struct StatusCounts {
-    pub total: u64,
-    pub healthy: u64,
-    pub warning: u64,
-    pub critical: u64,
-    pub expired: u64,
-    pub unknown: u64,
 }
 
 static VAULTS: Sorting<vault::Model> = Sorting {
@@ -84,7 +70,7 @@ pub async fn page(
     }
     let slice = list.fetch(select, &VAULTS, database.reader()).await?;
     let ids: Vec<Uuid> = slice.rows.iter().map(|vault| vault.id).collect();
-    let counts = counts(database, ids, thresholds, now).await?;
+    let counts = counts::by_vault(database, ids, thresholds, now).await?;
     Ok(slice.into_page(|row| VaultView {
         counts: counts.get(&row.id).copied().unwrap_or_default(),
         id: row.id,
@@ -93,46 +79,4 @@ pub async fn page(
         subscription: row.subscription_id,
         region: row.region,
     }))
-}
-
-async fn counts(
-    database: &Database,
-    vaults: Vec<Uuid>,
-    thresholds: Thresholds,
-    now: DateTime<Utc>,
-) -> Result<HashMap<Uuid, StatusCounts>, ApiError> {
-    let end = asset::Column::ExpiresAt;
-    let critical = now + Duration::days(thresholds.critical_days);
-    let warning = now + Duration::days(thresholds.warning_days);
-    // counts up to each bound; what lies between two bounds is their difference
-    let up_to = |bound: DateTime<Utc>| Expr::case(end.lte(bound), 1).finally(0).sum();
-    let rows: Vec<(Uuid, i64, i64, i64, i64, i64)> = asset::Entity::find()
-        .select_only()
-        .column(asset::Column::VaultId)
-        .expr_as(asset::Column::Id.count(), "total")
-        .expr_as(end.count(), "dated")
-        .expr_as(up_to(now), "expired")
-        .expr_as(up_to(critical), "critical")
-        .expr_as(up_to(warning), "warning")
-        .filter(asset::Column::VaultId.is_in(vaults))
-        .filter(asset::Column::RemovedAt.is_null())
-        .group_by(asset::Column::VaultId)
-        .into_tuple()
-        .all(database.reader())
-        .await?;
-    let between = |more: i64, less: i64| u64::try_from(more - less).unwrap_or_default();
-    Ok(rows
-        .into_iter()
-        .map(|(vault, total, dated, expired, critical, warning)| {
-            let counts = StatusCounts {
-                total: between(total, 0),
-                unknown: between(total, dated),
-                healthy: between(dated, warning),
-                warning: between(warning, critical),
-                critical: between(critical, expired),
-                expired: between(expired, 0),
-            };
-            (vault, counts)
-        })
-        .collect())
 }

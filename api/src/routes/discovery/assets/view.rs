@@ -137,6 +137,7 @@ pub fn view_of_version(
     if let Ok(seen) = serde_json::from_value::<Observed>(version.content.clone()) {
         row.owner = seen.owner(&settings.tags).map(str::to_owned);
         row.environment = seen.environment(&settings.tags).map(str::to_owned);
+        row.asset_type = seen.asset_type;
         row.name = seen.name;
         row.vault = seen.vault;
         row.enabled = seen.enabled;

@@ -1,6 +1,6 @@
 //! What a listing did not see, and what a deleted subscription leaves behind.
 
-use super::{BATCH, Place, Tally, in_scope};
+use super::{BATCH, Place, Tally, in_scope, related::forget_relations};
 use crate::{
     context::Context, job::JobError, kinds::discovery::scope::Checkpoint, queue::outcome::sum_counts, setup::ids,
 };
@@ -115,6 +115,7 @@ async fn mark_removed(
         .filter(asset_version::Column::ValidTo.is_null())
         .exec(db)
         .await?;
+    forget_relations(db, &ids).await?;
     asset::Entity::update_many()
         .col_expr(asset::Column::RemovedAt, Expr::value(now))
         .col_expr(asset::Column::Version, Expr::col(asset::Column::Version).add(1))

@@ -53,6 +53,7 @@ pub(super) fn row(
         tags: Set(json!(observed.tags)),
         certificate: Set(observed.certificate.as_ref().map(|facts| json!(facts))),
         attributes: Set(Json::Object(observed.attributes.clone())),
+        fingerprint: Set(fingerprint(observed)),
         content_hash: Set(entry.hash.clone()),
         version: Set(version),
         last_scan_id: Set(place.scan),
@@ -60,6 +61,11 @@ pub(super) fn row(
         details: Set(entry.listed.as_ref().and_then(|listed| listed.details.clone())),
         detailed_at: Set(detailed_at),
     }
+}
+
+fn fingerprint(observed: &Observed) -> Option<String> {
+    let facts = observed.certificate.as_ref()?;
+    facts.fingerprint_sha256.as_deref().map(|hex| identifying(&hex.to_lowercase()).into_owned())
 }
 
 /// The asset's owner and environment, by the tags that tell them now.
