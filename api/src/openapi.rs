@@ -6,6 +6,7 @@
 //!
 //! * in schemas that only answers use, an optional member is required and nullable (`null` is always sent);
 //! * in schemas that requests use, no other members are allowed, and only merge patches ([`crate::patch::Patch`]) are nullable;
+//! * what its caller must be allowed to do is an operation's `x-required-permission` ([`crate::auth::Caller`]);
 //! * the tier that an operation demands is its `x-required-tier` ([`crate::licence`]);
 //! * refusals follow from what an operation takes ([`statuses`]), the rest is listed in [`statuses::EXTRA`];
 //! * lists have the paging parameters, operations that create take a key; every operation has examples.
@@ -14,6 +15,7 @@ mod examples;
 mod keys;
 mod lists;
 mod names;
+mod permissions;
 mod schemas;
 pub mod statuses;
 mod tiers;
@@ -25,6 +27,7 @@ use poem_openapi::types::Type;
 use poem_openapi::{OpenApi, OpenApiService};
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::permissions::REQUIRED_PERMISSION;
 use crate::error::Problem;
 
 /// What the document says that depends on the configuration.
@@ -88,6 +91,7 @@ pub fn finish(mut document: Value, options: Options) -> Value {
     );
     set(&mut document, "servers", json!([{ "url": "/" }]));
     names::normalise(&mut document);
+    permissions::name(&mut document);
     tiers::name(&mut document);
     lists::add_parameters(&mut document);
     keys::add_parameters(&mut document);

@@ -1,5 +1,5 @@
-//! Who calls, and may they. [`IdentityGate`] finds out who sent a request before its input is looked at;
-//! `caller: Caller<perm::JobsStart>` in a handler's signature is both the check of the permission and the proof of it.
+//! Who calls, and may they. `caller: Caller<perm::JobsStart>` in a handler's signature demands the permission and is the proof of
+//! it. The document carries it as `x-required-permission`, by which [`IdentityGate`] refuses before input is looked at.
 //!
 //! A bearer token (an access token or an API token) wins over the cookie. The row behind either is read with every
 //! request, so that what is revoked is revoked at once.
@@ -213,7 +213,7 @@ impl<'a, P: Required> ApiExtractor<'a> for Caller<P> {
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec!["bearer", "cookie"]
+        vec!["bearer", "cookie", P::PERMISSION.as_str()] // taken out again by `crate::openapi`
     }
 
     async fn from_request(
@@ -228,7 +228,7 @@ impl<'a, P: Required> ApiExtractor<'a> for Caller<P> {
     }
 }
 
-/// Lets nobody unknown through to an operation that demands credentials. Without it no [`Caller`] comes about.
+/// Lets nobody unknown, and nobody without the permission, through to an operation. Without it no [`Caller`] comes about.
 pub struct IdentityGate(pub Arc<Identity>);
 
 #[async_trait]
@@ -239,10 +239,11 @@ impl Gate for IdentityGate {
             if let Some(context) = request.data::<Arc<RequestContext>>() {
                 context.set_caller(principal.actor());
             }
+            request.extensions_mut().insert(principal.clone());
             if !BEFORE_OWN_PASSWORD.contains(&operation.id.as_str()) {
                 principal.require_own_password()?;
             }
-            request.extensions_mut().insert(principal);
+            operation.permission.map_or(Ok(()), |permission| principal.require(permission))?;
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ impl Gate for LimitGate {
             return admitted;
         }
         let whose = match request.data::<caller::Principal>() {
-            Some(principal) if admitted.is_ok() => whose(principal),
+            Some(principal) => whose(principal),
             _ if LOGINS.contains(&operation.id.as_str()) => Whose::login(client_address(request)),
             _ => Whose::address(client_address(request)),
         };

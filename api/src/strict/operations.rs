@@ -10,8 +10,10 @@ use serde_json::Value;
 use super::report::problems;
 use super::schema::{Members, compile, resolve};
 use super::secrets;
+use crate::auth::Permission;
 use crate::error::FieldError;
 use crate::idempotency::KEY;
+use crate::openapi::REQUIRED_PERMISSION;
 use crate::streamed::Columns;
 
 /// The methods that a path item can have, in the order in which `Allow` lists them.
@@ -29,6 +31,8 @@ pub struct Operation {
     pub pattern: String,
     /// Whether it demands credentials.
     pub secured: bool,
+    /// What whoever calls it must be allowed to do.
+    pub permission: Option<Permission>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
     /// Whether it takes an `Idempotency-Key`.
@@ -235,6 +239,7 @@ fn compile_operation(document: &Value, pattern: &str, operation: &Value, answers
         // an empty alternative `{}` means that the credentials are optional
         secured: array("security").next().is_some()
             && array("security").all(|alternative| alternative.as_object().is_some_and(|schemes| !schemes.is_empty())),
+        permission: operation.get(REQUIRED_PERMISSION).and_then(Value::as_str).and_then(Permission::parse),
         parameters,
         body: operation.get("requestBody").map(|body| compile_body(document, body)).transpose()?,
         takes_key,

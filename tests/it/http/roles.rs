@@ -17,6 +17,8 @@ on_both_databases!(every_operation_is_open_to_its_roles_only, the_documented_tab
 const EVERYBODY: &[&str] = &["viewer", "auditor", "operator", "admin"];
 const OPERATORS: &[&str] = &["operator", "admin"];
 const ADMINS: &[&str] = &["admin"];
+/// An id of nothing.
+const NOBODYS: &str = "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99";
 
 /// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
 struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
@@ -153,6 +155,7 @@ fn markdown(documented: &Value) -> String {
                 Some(Row(_, _, _, _, allowed, permission)) => (Some(*permission), *allowed),
                 None => (elsewhere(), EVERYBODY),
             };
+            assert_eq!(operation["x-required-permission"].as_str(), permission, "{id}");
             let permission = permission.map_or_else(|| "none".to_owned(), |name| format!("`{name}`"));
             let marks = EVERYBODY.iter().map(|role| if allowed.contains(role) { " ✓ |" } else { " |" });
             let marks: String = marks.collect();
@@ -180,7 +183,7 @@ async fn the_documented_table_is_this_one(database: TestDatabase) {
 const ELSEWHERE: &[(&str, Option<&str>)] = &[
     ("login", None),
     ("refresh", None),
-    ("logout", None),
+    ("logout", Some("account:self")),
     ("ssoLogin", None),
     ("ssoCallback", None),
     ("deleteOtherSessions", Some("account:self")),
@@ -200,7 +203,7 @@ async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
     let tested: BTreeSet<&str> = rows.iter().map(|row| row.0).chain(ELSEWHERE.iter().map(|row| row.0)).collect();
     assert_eq!(tested, documented, "each operation has its row");
     for Row(id, method, path, body, allowed, permission) in rows {
-        let path = path.replace("{id}", "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99");
+        let path = path.replace("{id}", NOBODYS);
         let ask = async |role: Option<&str>| -> Answer {
             let client = role.map_or_else(|| api.nobody(), |role| api.role(role)).with("If-Match", "*");
             let body = body.as_ref().map(|body| ("application/json", body.to_string().into_bytes()));
@@ -217,6 +220,18 @@ async fn every_operation_is_open_to_its_roles_only(database: TestDatabase) {
                     permission,
                     "{id} as {role}"
                 );
+                // whatever they send: what is wrong with it is not told to who may not send it
+                let client = api.role(role);
+                for (path, media, content) in [
+                    (path.clone(), "application/json", "{"),
+                    (path.clone(), "text/plain", "?"),
+                    (format!("{path}?unknown=1"), "application/json", r#"{"unknown": 1}"#),
+                    (path.replace(NOBODYS, "no-id"), "application/json", "[]"),
+                ] {
+                    let answer = client.send(method.clone(), &path, Some((media, content.into()))).await;
+                    let problem = answer.refused(403, "permission_denied");
+                    assert_eq!(problem["requiredPermission"], permission, "{id} as {role}: {content}");
+                }
             }
         }
     }
