@@ -70,7 +70,7 @@ impl SsoApi {
         request: &Request,
         jar: &CookieJar,
         /// Where to go afterwards: a path of this server, with its query. Default `/docs`.
-        #[oai(validator(min_length = 1, max_length = 1024))]
+        #[oai(validator(min_length = 1, max_length = 1024, pattern = r"^/([!-.0-\[\]-~][!-\[\]-~]*)?$"))]
         next: Query<Option<String>>,
     ) -> Result<Departure, ApiError> {
         let departure = self.sso()?.depart(next.0.as_deref(), request.headers()).await?;
@@ -99,7 +99,7 @@ impl SsoApi {
         #[oai(validator(max_length = 200))]
         state: Query<Option<String>>,
         /// What the provider gives tokens for.
-        #[oai(validator(max_length = 8192))]
+        #[oai(validator(max_length = 4096))]
         code: Query<Option<String>>,
         /// Who answers (RFC 9207).
         #[oai(validator(max_length = 1024))]

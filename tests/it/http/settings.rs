@@ -83,10 +83,11 @@ async fn what_makes_no_sense_is_refused_with_its_pointer(database: TestDatabase)
         (json!({"retention": {"jobsDays": 36501}}), "validation_failed", vec!["/retention/jobsDays"]),
         (json!({"limits": {"schedules": "many"}}), "validation_failed", vec!["/limits/schedules"]),
         (
-            json!({"tags": {"ownerKeys": ["a", "", "A"]}}),
+            json!({"tags": {"ownerKeys": ["a", "", "b "]}}),
             "validation_failed",
             vec!["/tags/ownerKeys/1", "/tags/ownerKeys/2"],
         ),
+        (json!({"tags": {"ownerKeys": ["a", "A"]}}), "validation_failed", vec!["/tags/ownerKeys/1"]),
         (json!({"tags": {"ownerKeys": ["a\0b"]}}), "validation_failed", vec!["/tags/ownerKeys/0"]),
         (json!({"fourEyes": ["everything"]}), "validation_failed", vec!["/fourEyes/0"]),
         (json!({"fourEyes": ["settings.update", "settings.update"]}), "validation_failed", vec!["/fourEyes"]),

@@ -38,6 +38,17 @@ async fn login_takes_a_form_as_oauth_clients_send_it() {
     let request = Request::builder().method(Method::POST).uri_str("/api/auth/login");
     let answer = rig.send(request.content_type("application/x-www-form-urlencoded").body(form)).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    // no grant of another kind, and a form without fields is one
+    for (path, form, expected) in [
+        ("/api/auth/login", "grant_type=refresh_token&username=admin&password=x", (400, "validation_failed")),
+        ("/api/auth/refresh", "grant_type=password", (400, "validation_failed")),
+        ("/api/auth/login", "", (400, "validation_failed")),
+        ("/api/auth/refresh", "", (401, "token_missing")),
+    ] {
+        let request = Request::builder().method(Method::POST).uri_str(path);
+        let answer = rig.send(request.content_type("application/x-www-form-urlencoded").body(form)).await;
+        assert_eq!((answer.status.as_u16(), answer.text("code")), expected, "{path} {form}");
+    }
 }
 
 #[tokio::test]

@@ -53,11 +53,11 @@ pub struct LimitsPatch {
 #[derive(Debug, Default, Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct TagsPatch {
-    /// Replaces the list.
-    #[oai(validator(max_items = 20, max_length = 256))]
+    /// Replaces the list. The same key in another case is the same one.
+    #[oai(validator(max_items = 20, max_length = 256, pattern = r"^\S([\s\S]*\S)?$"))]
     pub owner_keys: Patch<Vec<String>>,
-    /// Replaces the list.
-    #[oai(validator(max_items = 20, max_length = 256))]
+    /// Replaces the list. The same key in another case is the same one.
+    #[oai(validator(max_items = 20, max_length = 256, pattern = r"^\S([\s\S]*\S)?$"))]
     pub environment_keys: Patch<Vec<String>>,
 }
 

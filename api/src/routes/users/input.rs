@@ -18,8 +18,11 @@ use uuid::Uuid;
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase", example)]
 pub struct NewUser {
-    /// By which they log in, whatever its case.
-    #[oai(validator(min_length = 1, max_length = 200))]
+    /// By which they log in, whatever its case. Without control characters, and without spaces at its ends.
+    #[oai(validator(
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    ))]
     name: String,
     role: Role,
     /// 12 to 1024 characters, none of the common ones. Absent: one is made and shown once.
@@ -54,7 +57,10 @@ impl NewUser {
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct UserPatch {
-    #[oai(validator(min_length = 1, max_length = 200))]
+    #[oai(validator(
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    ))]
     name: Option<String>,
     role: Option<Role>,
     enabled: Option<bool>,
