@@ -11,7 +11,7 @@ use crate::{
     error::ApiError,
 };
 use keywright_entities::{
-    clock,
+    api_token, clock,
     session::{self, Which},
     types::Role,
     user_account,
@@ -43,8 +43,7 @@ pub(super) async fn enter(
 ) -> Result<SignedIn, Refusal> {
     let settings = &registration.settings;
     let issuer = registration.issuer.as_str();
-    check_address(settings, person)?;
-    let role = role(settings, &person.claims);
+    let role = check_address(settings, person).and_then(|()| role(settings, &person.claims).ok_or(NO_ROLE));
     for _ in 0..ATTEMPTS {
         let write = identity.db.begin().await?;
         let user = match user_account::by_subject(&*write, issuer, &person.subject).await? {
@@ -58,7 +57,7 @@ pub(super) async fn enter(
                 return Ok(tokens);
             }
             Ok(None) => write.rollback().await?,
-            // what was done is part of the denial: sessions that ended
+            // what was done is part of the denial: sessions and tokens that ended
             Err(Refusal::Denied(detail, user)) => {
                 write.commit().await?;
                 return Err(Refusal::Denied(detail, user));
@@ -77,7 +76,7 @@ pub(super) async fn enter(
 async fn admit(
     write: &Write,
     found: &user_account::Model,
-    role: Option<Role>,
+    role: Result<Role, &'static str>,
 ) -> Result<Option<user_account::Model>, Refusal> {
     // in the order of every change of users
     let admins = user_account::admins_locked(&**write).await?;
@@ -88,9 +87,14 @@ async fn admit(
             Some(user.id),
         ));
     }
-    let Some(role) = role else {
-        session::revoke(&**write, user.id, Which::All).await?;
-        return Err(Refusal::Denied(NO_ROLE.to_owned(), Some(user.id)));
+    let role = match role {
+        Ok(role) => role,
+        // who may not come in must not go on by what they took with them
+        Err(detail) => {
+            session::revoke(&**write, user.id, Which::All).await?;
+            api_token::revoke_of(&**write, user.id).await?;
+            return Err(Refusal::Denied(detail.to_owned(), Some(user.id)));
+        }
     };
     if role == user.role {
         return Ok(Some(user));
@@ -120,15 +124,18 @@ async fn admit(
 const NO_ROLE: &str = "None of your groups has a role here. Ask an administrator which group you need, and whether the provider \
                        tells groups to Keywright.";
 
+const NO_ADDRESS: &str = "Only people with a verified e-mail address of certain domains are let in here \
+                          (KEYWRIGHT_OIDC_EMAIL_DOMAINS), and the provider tells of none of yours.";
+
 /// A user who was never here. `None` when somebody took the name, or made the same user, at the same time.
 async fn create(
     write: &Write,
     licence: &Licence,
     registration: &Registration,
     person: &Person,
-    role: Option<Role>,
+    role: Result<Role, &'static str>,
 ) -> Result<Option<user_account::Model>, Refusal> {
-    let role = role.ok_or_else(|| Refusal::Denied(NO_ROLE.to_owned(), None))?;
+    let role = role.map_err(|detail| Refusal::Denied(detail.to_owned(), None))?;
     if !registration.settings.create_users {
         let detail = "Nobody who comes for the first time is let in here (KEYWRIGHT_OIDC_CREATE_USERS).";
         return Err(Refusal::Denied(detail.to_owned(), None));
@@ -174,7 +181,7 @@ fn is_taken(error: &DbErr) -> bool {
 }
 
 /// An address that nobody verified says nothing about who somebody is.
-fn check_address(settings: &Oidc, person: &Person) -> Result<(), Refusal> {
+fn check_address(settings: &Oidc, person: &Person) -> Result<(), &'static str> {
     if settings.email_domains.is_empty() {
         return Ok(());
     }
@@ -185,12 +192,7 @@ fn check_address(settings: &Oidc, person: &Person) -> Result<(), Refusal> {
     };
     let address = person.claims.get("email").and_then(Value::as_str).filter(|_| verified);
     let domain = address.and_then(|address| address.rsplit_once('@')).map(|(_, domain)| domain.to_ascii_lowercase());
-    if domain.is_some_and(|domain| settings.email_domains.contains(&domain)) {
-        return Ok(());
-    }
-    let detail = "Only people with a verified e-mail address of certain domains are let in here \
-                  (KEYWRIGHT_OIDC_EMAIL_DOMAINS), and the provider tells of none of yours.";
-    Err(Refusal::Denied(detail.to_owned(), None))
+    if domain.is_some_and(|domain| settings.email_domains.contains(&domain)) { Ok(()) } else { Err(NO_ADDRESS) }
 }
 
 /// The highest role of all groups, or that of everybody.

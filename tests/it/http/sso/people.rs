@@ -2,6 +2,7 @@
 
 use super::{LOGIN, at, came_in, events, on};
 use keywright_api::auth::operator;
+use keywright_entities::types::Role;
 use keywright_tests::{
     database::TestDatabase,
     http::{Api, Identified},
@@ -9,6 +10,7 @@ use keywright_tests::{
     oidc::{Browser, Provider},
     on_both_databases,
 };
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 on_both_databases!(
@@ -69,10 +71,14 @@ async fn who_has_no_group_any_more_is_out(database: TestDatabase) {
     let api = on(database, &provider, &[]).await;
     let mut browser = Browser::of(&api);
     came_in(&browser.enter(&provider, person("ada", &["ops"])).await, "/docs");
+    let token = operator::create_token(api.app.database(), "of ada", Role::Operator, Some("ada"), None).await.unwrap();
+    let token = api.bearing(token.expose_secret());
+    token.get("/api/auth/me").await.ok(200);
     let mut second = Browser::of(&api);
     let refused = second.enter(&provider, person("ada", &["others"])).await.refused(403, "sso_denied");
     assert!(refused["detail"].as_str().unwrap().contains("groups"), "{refused}");
     browser.client().get("/api/auth/me").await.refused(401, "token_revoked");
+    token.get("/api/auth/me").await.refused(401, "token_revoked");
     // where everybody has a role it is that one
     let facade = api.surrounded_neighbour(at(provider.url(), &[("KEYWRIGHT_OIDC_DEFAULT_ROLE", "auditor")])).await;
     let departure = second.client().at(facade.address).get(LOGIN).await;
@@ -83,6 +89,8 @@ async fn who_has_no_group_any_more_is_out(database: TestDatabase) {
     came_in(&arrival, "/docs");
     second.keep(&arrival);
     assert_eq!(me(&second).await["role"], "auditor");
+    // in again, but not what ended
+    token.get("/api/auth/me").await.refused(401, "token_revoked");
 }
 
 async fn nobody_is_taken_over_by_a_name_or_an_address(database: TestDatabase) {
