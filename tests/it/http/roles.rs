@@ -17,6 +17,7 @@ on_both_databases!(every_operation_is_open_to_its_roles_only, the_documented_tab
 const EVERYBODY: &[&str] = &["viewer", "auditor", "operator", "admin"];
 const OPERATORS: &[&str] = &["operator", "admin"];
 const ADMINS: &[&str] = &["admin"];
+const AUDITORS: &[&str] = &["auditor", "admin"];
 
 /// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
 struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
@@ -121,6 +122,11 @@ fn table() -> Vec<Row> {
         Row("getApproval", get.clone(), "/api/approvals/{id}", None, EVERYBODY, "approvals:read"),
         Row("approve", post.clone(), "/api/approvals/{id}/approve", Some(json!({})), OPERATORS, "approvals:decide"),
         Row("deny", post.clone(), "/api/approvals/{id}/deny", Some(json!({})), OPERATORS, "approvals:decide"),
+        Row("listAuditEvents", get.clone(), "/api/audit", None, AUDITORS, "audit:read"),
+        Row("exportAudit", get.clone(), "/api/audit/export", None, AUDITORS, "audit:read"),
+        Row("verifyAudit", get.clone(), "/api/audit/verify", None, AUDITORS, "audit:read"),
+        Row("getAuditCheckpoint", get.clone(), "/api/audit/checkpoint", None, AUDITORS, "audit:read"),
+        Row("getAuditProof", get.clone(), "/api/audit/proof", None, AUDITORS, "audit:read"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("getQueues", get.clone(), "/api/queues", None, EVERYBODY, "jobs:read"),
@@ -185,6 +191,7 @@ const ELSEWHERE: &[(&str, Option<&str>)] = &[
     ("ssoCallback", None),
     ("deleteOtherSessions", Some("account:self")),
     ("getJwks", None),
+    ("listEvidenceKeys", None),
     ("getHealth", None),
     ("getReadiness", None),
     ("getVersion", None),
