@@ -17,6 +17,7 @@ use keywright_api::{
 };
 use keywright_entities::types::Role;
 use keywright_jobs::{
+    audit,
     licence::{self, Licence, LicenceError},
     setup::{
         clock::Clock,
@@ -71,6 +72,12 @@ enum Command {
     /// Signs access tokens with a new key from now on. Those of the key before it stay valid until they end.
     RotateSigningKey {
         /// Ends them at once: everybody's access token, to be refreshed. For when a key became known to others.
+        #[arg(long)]
+        alone: bool,
+    },
+    /// Signs the audit log and evidence with a new key from now on, for which the one before it vouches.
+    RotateEvidenceKey {
+        /// Nobody vouches for it, and whoever checks must be given it. For when a key became known to others.
         #[arg(long)]
         alone: bool,
     },
@@ -186,6 +193,14 @@ async fn operate(command: Command, config: &Config) -> anyhow::Result<()> {
             let when = if alone { When::NowAlone } else { When::Now };
             anyhow::ensure!(
                 signing_keys::rotate(&database, &sealing, when).await?,
+                "somebody else rotated the key at the same time; nothing was done"
+            );
+            None
+        }
+        Command::RotateEvidenceKey { alone } => {
+            let sealing = Sealing::start(&database, config.master_keys()).await?;
+            anyhow::ensure!(
+                audit::keys::rotate(&database, &sealing, alone).await?,
                 "somebody else rotated the key at the same time; nothing was done"
             );
             None

@@ -19,6 +19,7 @@ use crate::{
     readiness::DatabaseReadiness,
     routes::{
         approvals::ApprovalsApi,
+        audit::AuditApi,
         auth::AuthApi,
         discovery::{AssetsApi, CoverageApi, DuplicatesApi, ScansApi},
         jobs::{
@@ -175,7 +176,10 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         JobControlApi { database: database.clone(), waiters },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
-        ApprovalsApi { database: database.clone(), settings: settings.clone() },
+        (
+            ApprovalsApi { database: database.clone(), settings: settings.clone() },
+            AuditApi { database: database.clone(), sealing: sealing.clone() },
+        ),
         SettingsApi { database: database.clone(), settings },
         LicenceApi { licence: Arc::clone(&licence) },
         QueuesApi { database, worker_silence },

@@ -1,4 +1,19 @@
 //! Audit events: what happened, by whom, to what, written in the transaction of what they tell.
+//!
+//! * [`sequencer`] numbers them afterwards, hashes them into a Merkle tree and signs checkpoints of it.
+//! * [`log`] reads what it made: events, hashes, proofs.
+//! * [`check`] compares all of it with what was signed.
+//! * [`export`] writes a part of the log so that others can do the same.
+//! * [`keys`]: the keys that sign. [`names`]: who acted, apart from the events, so that it can be erased.
+
+pub mod check;
+pub mod export;
+pub mod keys;
+pub mod log;
+pub mod names;
+pub mod sequencer;
+
+pub use keywright_proof as proof;
 
 use crate::setup::ids;
 use keywright_entities::{
@@ -66,6 +81,10 @@ event_types! {
     JobCanceled = "job.canceled",
     JobPaused = "job.paused",
     JobResumed = "job.resumed",
+    AuditRead = "audit.read",
+    AuditExported = "audit.exported",
+    AuditVerified = "audit.verified",
+    EvidenceKeyRotated = "evidence_key.rotated",
 }
 
 /// Who did it.

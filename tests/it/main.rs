@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod aws;
 mod aws_http;
 mod canaries;

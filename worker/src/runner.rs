@@ -4,7 +4,9 @@ use crate::attempt::{Attempts, RECORD_AFTER_CUT};
 use apalis::prelude::{Data, WorkerBuilder};
 use keywright_entities::{clock, worker};
 use keywright_jobs::{
-    approvals, kinds,
+    approvals,
+    audit::sequencer::Sequencer,
+    kinds,
     pacing::Budgets,
     provider::Providers,
     queue::{
@@ -84,6 +86,8 @@ impl Runner {
         let renewing = self.database.another(1).await?;
         let thread = renewer.spawn(renewing, self.heartbeat(worker), off.clone())?;
         let wake = Wake::start(&self.database, off.clone());
+        let sequencer = Sequencer::new(self.database.clone(), self.sealing.clone(), self.lease);
+        let sequencing = tokio::spawn(sequencer.run(wake.clone(), stop.clone()));
         let capability = Capability {
             worker,
             kinds: kinds::KINDS.to_vec(),
@@ -134,6 +138,9 @@ impl Runner {
             () = timetable => {}
         }
         self.forget(worker).await;
+        if tokio::time::timeout(UNTIL_CLOSED / 2, sequencing).await.is_err() {
+            tracing::warn!("the audit log could not be let go of in time; another worker goes on when the lease ends");
+        }
         off.cancel();
         tokio::task::spawn_blocking(move || thread.join())
             .await?

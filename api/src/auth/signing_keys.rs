@@ -202,7 +202,8 @@ pub async fn rotate(db: &Database, sealing: &Sealing, when: When) -> Result<bool
         When::Now => (0, OVERLAP.num_milliseconds()),
         When::NowAlone => (0, 0),
     };
-    let current = signing_key::Entity::find().filter(signing_key::Column::RetiresAt.is_null());
+    let of_tokens = || signing_key::Column::Purpose.eq(signing_key::TOKEN);
+    let current = signing_key::Entity::find().filter(of_tokens()).filter(signing_key::Column::RetiresAt.is_null());
     let old = current.filter(signing_key::Column::CreatedAt.into_expr().lte(sql(-age)));
     let Some(old) = old.one(db.reader()).await? else { return Ok(false) };
     let (document, jwk) = pair()?;
@@ -217,9 +218,10 @@ pub async fn rotate(db: &Database, sealing: &Sealing, when: When) -> Result<bool
     }
     if matches!(when, When::NowAlone) {
         let others = signing_key::Entity::update_many().col_expr(signing_key::Column::RetiresAt, sql(0));
-        others.exec(&*write).await?;
+        others.filter(of_tokens()).exec(&*write).await?;
     }
     signing_key::Entity::delete_many()
+        .filter(of_tokens())
         .filter(signing_key::Column::RetiresAt.into_expr().lt(sql(-OVERLAP.num_milliseconds())))
         .exec(&*write)
         .await?;
@@ -250,6 +252,8 @@ async fn insert(write: &Write, sealing: &Sealing, document: &[u8], jwk: &Jwk) ->
         sealed_private: Set(sealed.bytes),
         created_at: Set(clock::micros(clock::now(&**write).await?)),
         retires_at: Set(None),
+        purpose: Set(signing_key::TOKEN.to_owned()),
+        voucher: Set(None),
     };
     // The unique index on the current key lets one process win; the others then read its key.
     signing_key::Entity::insert(row)

@@ -16,7 +16,7 @@ use keywright_entities::{
     user_account,
 };
 use keywright_jobs::{
-    audit::EventType,
+    audit::{EventType, names},
     setup::{database::Write, ids},
 };
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, IntoActiveModel, ModelTrait, QueryFilter, QuerySelect, SqlErr};
@@ -198,6 +198,7 @@ pub async fn delete(write: &Write, caller: &Principal, id: Uuid, if_match: Optio
         .write(&**write)
         .await?;
     row.delete(&**write).await?;
+    names::erase(write, id).await?;
     Ok(())
 }
 

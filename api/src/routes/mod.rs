@@ -16,6 +16,7 @@
 //! An operation that can refuse with more than the rules of [`crate::openapi`] derive has a line in its table of extras.
 
 pub mod approvals;
+pub mod audit;
 pub mod auth;
 pub mod discovery;
 pub mod jobs;
@@ -49,7 +50,7 @@ pub type Api = (
     jobs::control::JobControlApi,
     jobs::events::JobEventsApi,
     schedules::SchedulesApi,
-    approvals::ApprovalsApi,
+    (approvals::ApprovalsApi, audit::AuditApi),
     settings::SettingsApi,
     licence::LicenceApi,
     queues::QueuesApi,
@@ -74,4 +75,6 @@ pub enum Tag {
     Schedules,
     /// What somebody else must approve.
     Approvals,
+    /// What happened, and the proof of it.
+    Audit,
 }

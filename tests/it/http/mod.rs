@@ -2,6 +2,7 @@
 
 mod approvals;
 mod assets;
+mod audit;
 mod browser;
 mod control;
 mod coverage;

@@ -19,6 +19,7 @@ const OPERATORS: &[&str] = &["operator", "admin"];
 const ADMINS: &[&str] = &["admin"];
 /// An id of nothing.
 const NOBODYS: &str = "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99";
+const AUDITORS: &[&str] = &["auditor", "admin"];
 
 /// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
 struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
@@ -123,6 +124,11 @@ fn table() -> Vec<Row> {
         Row("getApproval", get.clone(), "/api/approvals/{id}", None, EVERYBODY, "approvals:read"),
         Row("approve", post.clone(), "/api/approvals/{id}/approve", Some(json!({})), OPERATORS, "approvals:decide"),
         Row("deny", post.clone(), "/api/approvals/{id}/deny", Some(json!({})), OPERATORS, "approvals:decide"),
+        Row("listAuditEvents", get.clone(), "/api/audit", None, AUDITORS, "audit:read"),
+        Row("exportAudit", get.clone(), "/api/audit/export", None, AUDITORS, "audit:read"),
+        Row("verifyAudit", get.clone(), "/api/audit/verify", None, AUDITORS, "audit:read"),
+        Row("getAuditCheckpoint", get.clone(), "/api/audit/checkpoint", None, AUDITORS, "audit:read"),
+        Row("getAuditProof", get.clone(), "/api/audit/proof", None, AUDITORS, "audit:read"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),
         Row("getJob", get.clone(), "/api/jobs/{id}", None, EVERYBODY, "jobs:read"),
         Row("getQueues", get.clone(), "/api/queues", None, EVERYBODY, "jobs:read"),
@@ -188,6 +194,7 @@ const ELSEWHERE: &[(&str, Option<&str>)] = &[
     ("ssoCallback", None),
     ("deleteOtherSessions", Some("account:self")),
     ("getJwks", None),
+    ("listEvidenceKeys", None),
     ("getHealth", None),
     ("getReadiness", None),
     ("getVersion", None),

@@ -10,7 +10,7 @@ use sea_orm::{EntityTrait, Value};
 pub const INSTANCE: Binding<'static> =
     Binding { table: "sealing_canary", record: sealing_canary::ID, version: 0, purpose: "instance secret" };
 
-/// The private half of a key that signs access tokens.
+/// The private half of a key that signs.
 pub fn signing_key(kid: &str) -> Binding<'_> {
     Binding { table: "signing_key", record: kid, version: 0, purpose: "private key" }
 }

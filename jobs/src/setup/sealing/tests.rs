@@ -157,6 +157,8 @@ async fn a_key_that_is_still_needed_cannot_be_left_out() {
         sealed_private: Set(sealed.bytes),
         created_at: Set(clock::now(db.reader()).await.unwrap()),
         retires_at: Set(None),
+        purpose: Set(keywright_entities::signing_key::TOKEN.to_owned()),
+        voucher: Set(None),
     })
     .exec_without_returning(db.reader())
     .await

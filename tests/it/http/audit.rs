@@ -1,0 +1,140 @@
+//! The audit log over HTTP: read, exported, verified, proved, and who may.
+
+use keywright_jobs::{
+    audit::{
+        proof::{
+            checkpoint::Checkpoint,
+            export::{Inputs, verify},
+            keys,
+            note::Note,
+            tree,
+        },
+        sequencer::Sequencer,
+    },
+    setup::database::Database,
+};
+use keywright_tests::{
+    app::sealing,
+    database::TestDatabase,
+    http::{Api, Identified},
+    on_both_databases,
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+on_both_databases!(
+    the_log_is_read_and_that_it_was_read_is_in_it,
+    an_export_is_verified_with_the_open_keys,
+    an_event_is_proved_and_so_is_growth,
+    a_deleted_user_is_known_by_id_alone,
+    what_cannot_be_asked_is_refused,
+);
+
+const AUDIT: &str = "/api/audit";
+
+/// Numbers and signs all that happened so far.
+async fn sequence(database: &Database) {
+    let mut sequencer = Sequencer::new(database.clone(), sealing(database).await, Duration::from_millis(1));
+    while sequencer.step(true).await.unwrap() > 0 {}
+}
+
+async fn the_log_is_read_and_that_it_was_read_is_in_it(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let made = api.admin().post("/api/users", json!({"name": "Ada", "role": "viewer"})).await.ok(201);
+    sequence(api.app.database()).await;
+    let shown = api.role("auditor").get(&format!("{AUDIT}?type=user.created&subject={}", made.id())).await.ok(200);
+    let [event] = shown["data"].as_array().unwrap().as_slice() else { panic!("{shown}") };
+    assert_eq!((&event["subject"]["name"], &event["actor"]["name"]), (&json!("Ada"), &json!("admin")));
+    assert_eq!((&event["outcome"], &event["details"]["name"]), (&json!("success"), &Value::Null));
+    // newest first, in pages that do not overlap
+    let all = api.admin().get(AUDIT).await.ok(200);
+    let seqs: Vec<i64> = all["data"].as_array().unwrap().iter().map(|event| event["seq"].as_i64().unwrap()).collect();
+    assert!(seqs.len() > 2 && seqs.is_sorted_by(|a, b| a > b), "{seqs:?}");
+    let first = api.admin().get(&format!("{AUDIT}?limit=2")).await.ok(200);
+    let cursor = first["meta"]["nextCursor"].as_str().unwrap();
+    let second = api.admin().get(&format!("{AUDIT}?limit=2&cursor={cursor}")).await.ok(200);
+    assert_eq!(second["data"][0]["seq"].as_i64().unwrap(), first["data"][1]["seq"].as_i64().unwrap() - 1);
+    sequence(api.app.database()).await;
+    let reads = api.admin().get(&format!("{AUDIT}?type=audit.read")).await.ok(200);
+    assert_eq!(reads["data"].as_array().unwrap().len(), 4, "{reads}");
+}
+
+async fn an_export_is_verified_with_the_open_keys(database: TestDatabase) {
+    let api = Api::on(database).await;
+    api.admin().get(&format!("{AUDIT}/export")).await.refused(409, "conflict");
+    sequence(api.app.database()).await;
+    let exported = api.role("auditor").get(&format!("{AUDIT}/export")).await;
+    assert_eq!((exported.status, exported.header("content-type")), (200, Some("application/x-ndjson")));
+    let open = api.nobody().get("/api/evidence/keys").await;
+    let given = Inputs { keys: keys::read(&open.text).expect("keys as the verifier reads them"), ..Inputs::default() };
+    let report = verify(exported.text.as_bytes(), &given).unwrap();
+    assert_eq!(report.from, 0);
+    let part = api.admin().get(&format!("{AUDIT}/export?from=1&to=2")).await;
+    verify(part.text.as_bytes(), &Inputs { part: true, ..given }).unwrap();
+    let csv = api.admin().get(&format!("{AUDIT}/export?format=csv")).await;
+    assert_eq!(csv.text.lines().count() as u64, report.to + 1);
+    let verified = api.admin().get(&format!("{AUDIT}/verify")).await.ok(200);
+    assert_eq!((&verified["valid"], &verified["fault"]), (&json!(true), &Value::Null));
+    sequence(api.app.database()).await;
+    let told = api.admin().get(&format!("{AUDIT}?type=audit.exported&type=audit.verified")).await.ok(200);
+    assert_eq!(told["data"].as_array().unwrap().len(), 4, "{told}");
+}
+
+async fn an_event_is_proved_and_so_is_growth(database: TestDatabase) {
+    let api = Api::on(database).await;
+    sequence(api.app.database()).await;
+    let old = api.admin().get(&format!("{AUDIT}/checkpoint")).await.ok(200);
+    sequence(api.app.database()).await;
+    let new = api.admin().get(&format!("{AUDIT}/checkpoint")).await.ok(200);
+    assert_eq!(new["size"].as_i64().unwrap(), old["size"].as_i64().unwrap() + 1, "the first reading");
+    let hashes = |proof: &Value| -> Vec<_> {
+        proof["hashes"].as_array().unwrap().iter().map(|hash| hash.as_str().unwrap().parse().unwrap()).collect()
+    };
+    let root = |checkpoint: &Value| checkpoint["root"].as_str().unwrap().parse().unwrap();
+    let (from, to) = (old["size"].as_u64().unwrap(), new["size"].as_u64().unwrap());
+    let proof = api.admin().get(&format!("{AUDIT}/proof?from={from}&to={to}")).await.ok(200);
+    assert!(tree::verify_consistency(from, to, &root(&old), &root(&new), &hashes(&proof)));
+    let proof = api.admin().get(&format!("{AUDIT}/proof?event=0")).await.ok(200);
+    let leaf = tree::leaf(proof["event"].as_str().unwrap().as_bytes());
+    let note: Note = proof["checkpoint"].as_str().unwrap().parse().unwrap();
+    let keys = keys::read(&api.nobody().get("/api/evidence/keys").await.text).unwrap();
+    let (checkpoint, _) = Checkpoint::verify(&note, &keys).unwrap();
+    assert!(tree::verify_inclusion(0, checkpoint.size, &leaf, &checkpoint.root, &hashes(&proof)));
+    assert!(proof["tlogProof"].as_str().unwrap().starts_with("c2sp.org/tlog-proof@v1\nindex 0\n"));
+    let id = serde_json::from_str::<Value>(proof["event"].as_str().unwrap()).unwrap().id();
+    let same = api.admin().get(&format!("{AUDIT}/proof?event={id}")).await.ok(200);
+    assert_eq!(same["leaf"], proof["leaf"]);
+}
+
+async fn a_deleted_user_is_known_by_id_alone(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let made = api.admin().post("/api/users", json!({"name": "Zenobia", "role": "viewer"})).await.ok(201);
+    sequence(api.app.database()).await;
+    let path = format!("/api/users/{}", made.id());
+    api.admin().with("If-Match", "*").delete(&path).await.ok(204);
+    sequence(api.app.database()).await;
+    let shown = api.admin().get(&format!("{AUDIT}?subject={}", made.id())).await;
+    assert!(shown.text.contains("user.deleted") && !shown.text.contains("Zenobia"), "{}", shown.text);
+    assert_eq!(api.admin().get(&format!("{AUDIT}/verify")).await.ok(200)["valid"], json!(true));
+}
+
+async fn what_cannot_be_asked_is_refused(database: TestDatabase) {
+    let api = Api::on(database).await;
+    api.admin().get(&format!("{AUDIT}/checkpoint")).await.refused(404, "not_found");
+    sequence(api.app.database()).await;
+    for (query, pointer) in [
+        ("proof", "/query"),
+        ("proof?event=1&from=1&to=1", "/query"),
+        ("proof?from=1", "/query"),
+        ("proof?event=x", "/query/event"),
+        ("proof?from=1&to=1000000", "/query/to"),
+        ("proof?from=0&to=1", "/query/from"),
+        ("export?to=1000000", "/query/to"),
+        ("export?from=-1", "/query/from"),
+        ("export?format=pdf", "/query/format"),
+    ] {
+        let refused = api.admin().get(&format!("{AUDIT}/{query}")).await;
+        assert_eq!(refused.pointers("validation_failed"), [pointer], "{query}");
+    }
+    api.admin().get(&format!("{AUDIT}/proof?event=999999")).await.refused(404, "not_found");
+}
