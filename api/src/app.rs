@@ -53,10 +53,6 @@ impl Gate for Draining {
     async fn admit(&self, _: &mut Request, operation: &Operation) -> Result<(), ApiError> {
         if self.0.is_cancelled() && operation.pattern != "/health" { Err(ApiError::draining()) } else { Ok(()) }
     }
-
-    async fn readmit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
-        self.admit(request, operation).await
-    }
 }
 
 /// The endpoint that serves `api`.

@@ -46,8 +46,8 @@ pub trait Gate: Send + Sync {
     ///
     /// # Errors
     /// The refusal with which the answer ends.
-    async fn readmit(&self, _request: &mut Request, _operation: &Operation) -> Result<(), ApiError> {
-        Ok(())
+    async fn readmit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
+        self.admit(request, operation).await
     }
 
     /// Hears of a request that is for no operation, before it is told so.

@@ -247,10 +247,6 @@ impl Gate for IdentityGate {
         }
         Ok(())
     }
-
-    async fn readmit(&self, request: &mut Request, operation: &Operation) -> Result<(), ApiError> {
-        self.admit(request, operation).await
-    }
 }
 
 /// Finds out who sent the request.
