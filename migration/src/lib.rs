@@ -25,6 +25,7 @@ mod m20261124_000017_single_sign_on;
 mod m20261124_000018_details;
 mod m20261124_000020_call_budgets;
 mod m20261124_000021_beside;
+mod m20261124_000021_orders;
 mod m20261124_000022_audit_log;
 mod m20261124_000024_job_reports;
 
@@ -54,6 +55,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000018_details::Migration),
             Box::new(m20261124_000020_call_budgets::Migration),
             Box::new(m20261124_000021_beside::Migration),
+            Box::new(m20261124_000021_orders::Migration),
             Box::new(m20261124_000022_audit_log::Migration),
             Box::new(m20261124_000024_job_reports::Migration),
         ]

@@ -1,6 +1,7 @@
 //! The facade over the in-memory cloud, served in this process as `keywright-api` serves it, and its clients.
 
 mod server;
+mod statements;
 
 use crate::{
     app::{TestApp, eventually},
@@ -15,10 +16,11 @@ use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 pub use server::Server;
+pub use statements::Statements;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -32,8 +34,8 @@ pub struct Api {
     shift: Shift,
     client: reqwest::Client,
     tokens: HashMap<&'static str, String>,
-    /// How many statements the facade has sent.
-    pub statements: Arc<AtomicU64>,
+    /// What the facade asks of its database.
+    pub statements: Arc<Statements>,
     server: Server,
     terms: Option<Terms>,
 }
@@ -77,8 +79,8 @@ impl Api {
     ) -> Self {
         let app = TestApp::on(database);
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
-        let statements = Arc::<AtomicU64>::default();
-        let database = app.another().await.counting(Arc::clone(&statements));
+        let statements = Arc::<Statements>::default();
+        let database = statements.of(app.another().await);
         let server = Server::start(database, listen, edge, &shift, pace, terms.clone()).await;
         let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().expect("a client");
         let mut api =

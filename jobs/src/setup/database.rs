@@ -11,15 +11,7 @@ use sea_orm::{
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
-use std::{
-    ops::Deref,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -129,12 +121,10 @@ impl Database {
         Ok(Self { connection, ..self.clone() })
     }
 
-    /// The same, with all statements that this handle sends counted. For tests.
+    /// The same, with all statements that this handle sends told. For tests.
     #[must_use]
-    pub fn counting(mut self, statements: Arc<AtomicU64>) -> Self {
-        self.connection.set_metric_callback(move |_| {
-            statements.fetch_add(1, Ordering::Relaxed);
-        });
+    pub fn telling(mut self, tell: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
+        self.connection.set_metric_callback(move |sent| tell(sent.statement));
         self
     }
 
