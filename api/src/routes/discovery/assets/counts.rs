@@ -56,6 +56,9 @@ pub async fn by_vault(
 /// A subscription, a region and a kind.
 pub type Place = (Uuid, String, String);
 
+/// A place, and what [`StatusCounts::from_bounds`] takes.
+type CountedPlace = (Uuid, String, String, i64, i64, i64, i64, i64);
+
 pub async fn by_scope(
     database: &Database,
     scopes: &[scope_coverage::Model],
@@ -72,7 +75,7 @@ pub async fn by_scope(
         .filter(SubscriptionId.is_in(of))
         .filter(Region.is_in(regions))
         .filter(Kind.is_in(kinds));
-    let rows: Vec<(Uuid, String, String, i64, i64, i64, i64, i64)> = counting(of, thresholds, now)
+    let rows: Vec<CountedPlace> = counting(of, thresholds, now)
         .group_by(SubscriptionId)
         .group_by(Region)
         .group_by(Kind)
