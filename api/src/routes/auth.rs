@@ -31,9 +31,9 @@ use crate::timestamp::Timestamp;
 #[oai(example)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    #[oai(validator(min_length = 1, max_length = 200))]
+    #[oai(validator(min_length = 1, max_length = 200, pattern = r"^[^\x00]*$"))]
     username: String,
-    #[oai(validator(min_length = 1, max_length = 1024))]
+    #[oai(validator(min_length = 1, max_length = 1024, pattern = r"^[^\x00]*$"))]
     password: String,
     /// `password`, as clients of OAuth 2 send it.
     #[oai(validator(pattern = "^password$"))]
@@ -57,7 +57,7 @@ enum LoginRequest {
 #[oai(example)]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
-    #[oai(validator(max_length = 4096))]
+    #[oai(validator(max_length = 4096, pattern = r"^[^\x00]*$"))]
     refresh_token: Option<String>,
     /// `refresh_token`, as clients of OAuth 2 send it.
     #[oai(validator(pattern = "^refresh_token$"))]
