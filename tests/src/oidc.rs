@@ -78,6 +78,8 @@ pub struct Now {
     /// Where everything is redirected to.
     pub redirect: Option<String>,
     keys: Vec<Key>,
+    /// How many codes were given out: those that were redeemed are gone from `codes`.
+    given: usize,
     codes: HashMap<String, Grant>,
     /// Paths that were asked for.
     journal: Vec<String>,
@@ -166,7 +168,8 @@ impl Provider {
         }
         assert!(query["state"].len() > 40 && query["nonce"].len() > 40, "{page}");
         let mut now = self.now();
-        let code = format!("code-{}", now.codes.len());
+        now.given += 1;
+        let code = format!("code-{}", now.given);
         let grant = Grant { claims, nonce: query.get("nonce").cloned(), challenge: query["code_challenge"].clone() };
         now.codes.insert(code.clone(), grant);
         code
