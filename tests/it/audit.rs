@@ -17,12 +17,16 @@ use keywright_jobs::{
     setup::{database::Database, sealing::Sealing},
 };
 use keywright_tests::{
-    app::{TestApp, WorkerSettings, eventually, sealing},
+    app::{PATIENCE, TestApp, WorkerSettings, eventually, sealing},
     database::TestDatabase,
     on_both_databases,
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    time::Duration,
+};
 use uuid::Uuid;
 
 on_both_databases!(
@@ -137,42 +141,45 @@ async fn two_sequencers_make_one_log(database: TestDatabase) {
     // leases that are over at once: each takes the log from the other all the time
     let mut one = Sequencer::new(db.clone(), sealing.clone(), short);
     let mut two = Sequencer::new(other.clone(), sealing.clone(), short);
-    let writing = async {
-        for _ in 0..40 {
-            write(db, 25).await;
-        }
-    };
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let run = async |sequencer: &mut Sequencer| {
-        let mut appended = 0;
-        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+    let done = AtomicBool::new(false);
+    let run = async |sequencer: &mut Sequencer, appended: &AtomicU64| {
+        while !done.load(SeqCst) {
             let new = sequencer.step(false).await.unwrap_or_default();
-            appended += new;
+            appended.fetch_add(new, SeqCst);
             // it stands still for longer than its lease, and goes on with what it knows
             tokio::time::sleep(if new > 0 { 10 * short } else { short / 4 }).await;
         }
-        appended
     };
-    let all_numbered = async {
-        writing.await;
+    let (first, second) = (AtomicU64::new(0), AtomicU64::new(0));
+    // at least a thousand events, and until both had a part in them
+    let writing = async {
+        let mut events = 0;
+        while events < 1000 || first.load(SeqCst) == 0 || second.load(SeqCst) == 0 {
+            write(db, 25).await;
+            events += 25;
+        }
         eventually("every event has a number", async || {
             audit_outbox::unsequenced(db.reader(), 1).await.unwrap().is_empty().then_some(())
         })
         .await;
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        done.store(true, SeqCst);
+        events
     };
-    let (first, second, ()) = tokio::join!(run(&mut one), run(&mut two), all_numbered);
-    assert!(first > 0 && second > 0, "both appended: {first}, {second}");
-    assert_eq!(numbers(db).await, (0..1000).collect::<Vec<i64>>());
+    let all = async { tokio::join!(run(&mut one, &first), run(&mut two, &second), writing).2 };
+    let events = tokio::time::timeout(PATIENCE, all).await.expect("both append");
+    assert_eq!(numbers(db).await, (0..events).collect::<Vec<i64>>());
     eventually("the log is checked", async || fault(db).await.is_none().then_some(())).await;
     let file = eventually("a checkpoint covers everything", async || {
         let _ = one.step(true).await;
         let covered = audit_checkpoint::newest(db.reader()).await.unwrap()?.size;
-        (covered == 1000).then_some(())
+        (covered == events).then_some(())
     });
     file.await;
     let inputs = Inputs { keys: trusted(db).await, ..Inputs::default() };
-    assert_eq!(verify(export(db, &sealing, 0, None).await.as_slice(), &inputs).unwrap().to, 1000);
+    assert_eq!(
+        verify(export(db, &sealing, 0, None).await.as_slice(), &inputs).unwrap().to,
+        u64::try_from(events).unwrap()
+    );
 }
 
 async fn a_sequencer_that_lost_its_lease_appends_nothing(database: TestDatabase) {
