@@ -6,7 +6,7 @@
 //! what the list is sorted by changes meanwhile, which nothing changes of the default orders.
 
 mod accept;
-mod csv;
+pub mod csv;
 
 use std::io;
 use std::sync::Arc;

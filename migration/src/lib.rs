@@ -25,9 +25,9 @@ mod m20261124_000017_single_sign_on;
 mod m20261124_000018_details;
 mod m20261124_000020_call_budgets;
 mod m20261124_000021_beside;
-mod m20261124_000021_orders;
 mod m20261124_000022_audit_log;
 mod m20261124_000024_job_reports;
+mod m20261124_000025_orders;
 
 pub struct Migrator;
 
@@ -55,9 +55,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000018_details::Migration),
             Box::new(m20261124_000020_call_budgets::Migration),
             Box::new(m20261124_000021_beside::Migration),
-            Box::new(m20261124_000021_orders::Migration),
             Box::new(m20261124_000022_audit_log::Migration),
             Box::new(m20261124_000024_job_reports::Migration),
+            Box::new(m20261124_000025_orders::Migration),
         ]
     }
 }

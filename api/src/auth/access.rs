@@ -7,7 +7,7 @@ use super::signing_keys::SigningKeys;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, Header, Validation};
-use keywright_jobs::setup::ids;
+use keywright_jobs::setup::{ids, signing_keys::ALGORITHM};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -97,7 +97,7 @@ pub fn verify(keys: &SigningKeys, token: &str, now: DateTime<Utc>) -> Result<(Uu
     let (header, _) = token.split_once('.').ok_or(Rejected::Invalid)?;
     let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Rejected::Invalid)?;
     let header: AcceptedHeader = serde_json::from_slice(&header).map_err(|_| Rejected::Invalid)?;
-    if header.alg != super::signing_keys::ALGORITHM || header.typ != TYPE {
+    if header.alg != ALGORITHM || header.typ != TYPE {
         return Err(Rejected::Invalid);
     }
     let key = keys.verifiers.get(&header.kid).ok_or(Rejected::UnknownKey)?;

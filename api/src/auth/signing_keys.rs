@@ -3,11 +3,6 @@
 //! A new key takes over at once: whoever meets a token of a key that it does not know looks into the database. The one before
 //! it verifies for another hour, which is longer than its last token lives and than any process takes to hear of the change.
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    signature::{Ed25519KeyPair, KeyPair},
-};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use keywright_entities::{clock, signing_key};
@@ -16,12 +11,13 @@ use keywright_jobs::{
     setup::{
         database::{Database, Write},
         sealing::{SealError, Sealing, places::signing_key as binding},
+        signing_keys::NewKey,
     },
 };
 use poem_openapi::Object;
 use sea_orm::{
-    ColumnTrait, DbErr, EntityTrait, QueryFilter, Set,
-    sea_query::{Expr, ExprTrait, OnConflict},
+    ColumnTrait, DbErr, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -32,10 +28,7 @@ use std::{
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
-/// The only algorithm that this program signs with and accepts.
-pub const ALGORITHM: &str = "EdDSA";
 /// How long a key verifies after another one took over.
 const OVERLAP: TimeDelta = TimeDelta::hours(1);
 /// How often tokens of unknown keys may make a process ask the database.
@@ -115,11 +108,12 @@ impl SigningKeys {
     /// # Errors
     /// When no key can be made.
     pub fn unstored() -> Result<Self, KeyError> {
-        let (document, jwk) = pair()?;
+        let key = generate()?;
+        let jwk = public(&key)?;
         let verifier = DecodingKey::from_ed_components(&jwk.x).map_err(|_| KeyError::Generate)?;
         Ok(Self {
             kid: jwk.kid.clone(),
-            signer: EncodingKey::from_ed_der(&document),
+            signer: EncodingKey::from_ed_der(&key.document),
             verifiers: [(jwk.kid.clone(), verifier)].into(),
             jwks: vec![jwk],
         })
@@ -206,7 +200,7 @@ pub async fn rotate(db: &Database, sealing: &Sealing, when: When) -> Result<bool
     let current = signing_key::Entity::find().filter(of_tokens()).filter(signing_key::Column::RetiresAt.is_null());
     let old = current.filter(signing_key::Column::CreatedAt.into_expr().lte(sql(-age)));
     let Some(old) = old.one(db.reader()).await? else { return Ok(false) };
-    let (document, jwk) = pair()?;
+    let key = generate()?;
     let write = db.begin().await?;
     let retired = signing_key::Entity::update_many()
         .col_expr(signing_key::Column::RetiresAt, sql(overlap))
@@ -225,9 +219,9 @@ pub async fn rotate(db: &Database, sealing: &Sealing, when: When) -> Result<bool
         .filter(signing_key::Column::RetiresAt.into_expr().lt(sql(-OVERLAP.num_milliseconds())))
         .exec(&*write)
         .await?;
-    insert(&write, sealing, &document, &jwk).await?;
+    store(&write, sealing, &key).await?;
     Event::new(EventType::SigningKeyRotated, Actor::SYSTEM, "signing_key")
-        .subject(&jwk.kid)
+        .subject(&key.kid)
         .detail("previous", old.kid)
         .write(&*write)
         .await?;
@@ -236,63 +230,20 @@ pub async fn rotate(db: &Database, sealing: &Sealing, when: When) -> Result<bool
 }
 
 async fn create(db: &Database, sealing: &Sealing) -> Result<(), KeyError> {
-    let (document, jwk) = pair()?;
     let write = db.begin().await?;
-    insert(&write, sealing, &document, &jwk).await?;
+    store(&write, sealing, &generate()?).await?;
     Ok(write.commit().await?)
 }
 
-async fn insert(write: &Write, sealing: &Sealing, document: &[u8], jwk: &Jwk) -> Result<(), KeyError> {
-    let sealed = sealing.seal(&**write, &binding(&jwk.kid), document).await?;
-    let row = signing_key::ActiveModel {
-        kid: Set(jwk.kid.clone()),
-        algorithm: Set(ALGORITHM.to_owned()),
-        public_jwk: Set(serde_json::to_value(jwk).map_err(|_| KeyError::Generate)?),
-        key_id: Set(sealed.key_id),
-        sealed_private: Set(sealed.bytes),
-        created_at: Set(clock::micros(clock::now(&**write).await?)),
-        retires_at: Set(None),
-        purpose: Set(signing_key::TOKEN.to_owned()),
-        voucher: Set(None),
-    };
-    // The unique index on the current key lets one process win; the others then read its key.
-    signing_key::Entity::insert(row)
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(&**write)
-        .await?;
-    Ok(())
+async fn store(write: &Write, sealing: &Sealing, key: &NewKey) -> Result<(), KeyError> {
+    let now = clock::micros(clock::now(&**write).await?);
+    key.store(write, sealing, signing_key::TOKEN, now, None).await
 }
 
-/// A new key: its private half as PKCS#8, and its public one.
-fn pair() -> Result<(Zeroizing<Vec<u8>>, Jwk), KeyError> {
-    let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
-    let document = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
-    let jwk = public_jwk(pair.public_key().as_ref());
-    Ok((Zeroizing::new(document.as_ref().to_vec()), jwk))
+fn generate() -> Result<NewKey, KeyError> {
+    NewKey::generate().map_err(|_| KeyError::Generate)
 }
 
-fn public_jwk(public: &[u8]) -> Jwk {
-    let x = URL_SAFE_NO_PAD.encode(public);
-    // RFC 7638, 3: the required members in lexical order, without white space.
-    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    Jwk {
-        kty: "OKP".to_owned(),
-        crv: "Ed25519".to_owned(),
-        x,
-        kid: URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes())),
-        alg: ALGORITHM.to_owned(),
-        usage: "sig".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The key and thumbprint of RFC 8037, appendix A.3.
-    #[test]
-    fn thumbprint_of_the_rfc() {
-        let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
-        assert_eq!(public_jwk(&public).kid, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-    }
+fn public(key: &NewKey) -> Result<Jwk, KeyError> {
+    serde_json::from_value(key.jwk()).map_err(|_| KeyError::Form { kid: key.kid.clone() })
 }

@@ -21,6 +21,13 @@ pub struct Slice<M> {
     pub total: Option<u64>,
 }
 
+impl<M> Slice<M> {
+    /// The same page with what was made of its rows.
+    pub fn holding<N>(self, rows: Vec<N>) -> Slice<N> {
+        Slice { rows, limit: self.limit, next_cursor: self.next_cursor, total: self.total }
+    }
+}
+
 impl ListParams {
     /// Reads the page of `select`, a query with its filters and the caller's restriction but without order and limit.
     ///

@@ -5,7 +5,7 @@ use crate::{
     auth::{Caller, Principal, perm},
     context,
     error::{ApiError, Code},
-    page::{ListParams, Page, Slice, SortKey, Sorting},
+    page::{ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::ActorType,
 };
@@ -117,11 +117,10 @@ impl AuditApi {
         for condition in equal.into_iter().flatten() {
             select = select.filter(condition);
         }
-        let slice = list.fetch(select, &EVENTS, self.database.reader()).await?;
-        let rows = log::with_names(self.database.reader(), slice.rows).await?;
-        let slice = Slice { rows, limit: slice.limit, next_cursor: slice.next_cursor, total: slice.total };
+        let mut slice = list.fetch(select, &EVENTS, self.database.reader()).await?;
+        let rows = log::with_names(self.database.reader(), std::mem::take(&mut slice.rows)).await?;
         self.told(EventType::AuditRead, &caller, "list").await?;
-        Ok(Json(slice.into_page(AuditEventView::from)))
+        Ok(Json(slice.holding(rows).into_page(AuditEventView::from)))
     }
 
     /// Export the audit log

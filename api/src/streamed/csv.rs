@@ -56,13 +56,18 @@ fn collect(document: &Value, schema: &Value, path: &[String], columns: &mut Vec<
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) if text.starts_with(FORMULA) => format!("'{text}"),
-        Value::String(text) => text.clone(),
+        Value::String(text) => harmless(text),
         other => other.to_string(),
     }
 }
 
-fn write(cells: impl Iterator<Item = String>, line: &mut String) {
+/// Text that a spreadsheet does not take for a formula.
+pub fn harmless(text: &str) -> String {
+    if text.starts_with(FORMULA) { format!("'{text}") } else { text.to_owned() }
+}
+
+/// Adds a line of these cells.
+pub fn write(cells: impl Iterator<Item = String>, line: &mut String) {
     for (number, cell) in cells.enumerate() {
         if number > 0 {
             line.push(',');

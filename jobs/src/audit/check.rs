@@ -11,7 +11,7 @@ use keywright_proof::{
     checkpoint::Checkpoint,
     log::LogCheck,
     note::{Note, NoteError, Verifier},
-    tree::{Frontier, Node, TILE, TileId},
+    tree::{Frontier, Node},
     verdict::Fault,
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement};
@@ -129,7 +129,7 @@ impl Run {
             let from = self.log.next();
             let events = log::events(db, from, upto, PAGE).await?;
             let to = upto.min(from + PAGE);
-            let tiles = log::tiles(db, (from / TILE..=to / TILE).map(|index| TileId { level: 0, index })).await?;
+            let tiles = log::leaves(db, from, to).await?;
             if events.is_empty() {
                 let what = format!("the log has {size} events, of which those from {from} on are gone");
                 return Ok(Some(Fault::tampered("event_missing", what).at_event(from)));

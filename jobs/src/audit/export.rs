@@ -10,7 +10,7 @@ use keywright_proof::{
     canonical::NotJson,
     export::{FORMAT, Header, Writer},
     note::{NoteError, Signer},
-    tree::{Node, TILE, TileId, cover},
+    tree::{Node, cover},
 };
 use sea_orm::DbErr;
 use thiserror::Error;
@@ -138,7 +138,7 @@ impl Export {
         let end = self.next + events.len() as u64;
         let mut checkpoints = audit_checkpoint::run(db, number(self.next), number(end), PAGE).await?;
         checkpoints.reverse();
-        let tiles = log::tiles(db, (self.next / TILE..=end / TILE).map(|index| TileId { level: 0, index })).await?;
+        let tiles = log::leaves(db, self.next, end).await?;
         for event in events {
             let seq = event.seq();
             let stored = tiles.hash(Node { level: 0, index: seq }).ok_or(LogError::Hashes)?;

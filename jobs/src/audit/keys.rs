@@ -4,30 +4,21 @@
 
 use super::{Actor, Event, EventType};
 use crate::setup::{
-    database::{Database, Write},
+    database::Database,
     sealing::{SealError, Sealing, places::signing_key as binding},
-};
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    signature::{Ed25519KeyPair, KeyPair},
+    signing_keys::{NewKey, thumbprint},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use keywright_entities::{audit_log, clock, signing_key};
 use keywright_proof::{
     keys::{KeyEntry, KeyHistory, vouch},
-    note::{KeyError as FormError, Note, NoteError, Signer, Verifier},
+    note::{KeyError as FormError, NoteError, Signer, Verifier},
 };
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Set,
-    sea_query::{Expr, OnConflict},
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
-use zeroize::Zeroizing;
-
-const ALGORITHM: &str = "EdDSA";
 
 /// Why there is no key to sign with.
 #[derive(Debug, Error)]
@@ -54,9 +45,8 @@ pub async fn signer(db: &Database, sealing: &Sealing) -> Result<Signer, KeyError
         Some(row) => row,
         None => {
             let write = db.begin().await?;
-            let (document, public) = pair()?;
             let now = clock::micros(clock::now(&*write).await?);
-            insert(&write, sealing, &document, &public, now, None).await?;
+            generate()?.store::<KeyError>(&write, sealing, signing_key::EVIDENCE, now, None).await?;
             write.commit().await?;
             current(db.reader()).await?.ok_or(KeyError::Generate)?
         }
@@ -71,8 +61,8 @@ pub async fn signer(db: &Database, sealing: &Sealing) -> Result<Signer, KeyError
 /// [`KeyError`].
 pub async fn rotate(db: &Database, sealing: &Sealing, alone: bool) -> Result<bool, KeyError> {
     let old = signer(db, sealing).await?;
-    let old_kid = kid(old.verifier().public());
-    let (document, public) = pair()?;
+    let old_kid = thumbprint(old.verifier().public());
+    let key = generate()?;
     let write = db.begin().await?;
     let now = clock::micros(clock::now(&*write).await?);
     let retired = signing_key::Entity::update_many()
@@ -83,9 +73,9 @@ pub async fn rotate(db: &Database, sealing: &Sealing, alone: bool) -> Result<boo
         write.rollback().await?;
         return Ok(false);
     }
-    let new = Verifier::new(old.verifier().name(), &public)?;
-    let voucher = if alone { None } else { Some(vouch(&old, &new, &time(now))?) };
-    insert(&write, sealing, &document, &public, now, voucher).await?;
+    let new = Verifier::new(old.verifier().name(), &key.public)?;
+    let voucher = if alone { None } else { Some(vouch(&old, &new, &time(now))?.to_string()) };
+    key.store::<KeyError>(&write, sealing, signing_key::EVIDENCE, now, voucher).await?;
     Event::new(EventType::EvidenceKeyRotated, Actor::SYSTEM, "evidence_key")
         .subject(new.id())
         .detail("previous", old.verifier().id())
@@ -129,47 +119,8 @@ fn open(origin: &str, sealing: &Sealing, row: &signing_key::Model) -> Result<Sig
     Ok(Signer::from_pkcs8(origin, private.expose_secret())?)
 }
 
-async fn insert(
-    write: &Write,
-    sealing: &Sealing,
-    document: &[u8],
-    public: &[u8],
-    now: DateTime<Utc>,
-    voucher: Option<Note>,
-) -> Result<(), KeyError> {
-    let kid = kid(public);
-    let sealed = sealing.seal(&**write, &binding(&kid), document).await?;
-    let row = signing_key::ActiveModel {
-        public_jwk: Set(json!({
-            "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(public), "kid": kid, "alg": ALGORITHM, "use": "sig",
-        })),
-        kid: Set(kid),
-        algorithm: Set(ALGORITHM.to_owned()),
-        key_id: Set(sealed.key_id),
-        sealed_private: Set(sealed.bytes),
-        created_at: Set(now),
-        retires_at: Set(None),
-        purpose: Set(signing_key::EVIDENCE.to_owned()),
-        voucher: Set(voucher.map(|note| note.to_string())),
-    };
-    // the unique index on the current key lets one process win; the others then read its key
-    signing_key::Entity::insert(row)
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(&**write)
-        .await?;
-    Ok(())
-}
-
-fn pair() -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
-    let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
-    let document = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
-    Ok((Zeroizing::new(document.as_ref().to_vec()), pair.public_key().as_ref().to_vec()))
-}
-
-/// The key's thumbprint (RFC 7638).
-fn kid(public: &[u8]) -> String {
-    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(public));
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()))
+fn generate() -> Result<NewKey, KeyError> {
+    NewKey::generate().map_err(|_| KeyError::Generate)
 }
 
 fn public_of(jwk: &Value) -> Result<Vec<u8>, KeyError> {

@@ -7,7 +7,7 @@ use keywright_proof::{
     canonical::NotJson,
     event::{ActorRef, AuditEvent, SALT, SubjectRef},
     export::{Name, Names},
-    tree::{self, Node, TileId, Tiles},
+    tree::{self, Node, TILE, TileId, Tiles},
 };
 use sea_orm::{ConnectionTrait, DbErr};
 use std::collections::HashMap;
@@ -125,6 +125,14 @@ pub async fn tiles(db: &impl ConnectionTrait, ids: impl IntoIterator<Item = Tile
         }
     }
     Ok(tiles)
+}
+
+/// The tiles with the hashes of the events from number `from` to `to`.
+///
+/// # Errors
+/// [`LogError`].
+pub(super) async fn leaves(db: &impl ConnectionTrait, from: u64, to: u64) -> Result<Tiles, LogError> {
+    tiles(db, (from / TILE..=to / TILE).map(|index| TileId { level: 0, index })).await
 }
 
 /// The hashes of these subtrees.

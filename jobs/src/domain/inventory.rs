@@ -217,13 +217,20 @@ impl Default for Thresholds {
 impl Thresholds {
     /// The status of something that ends at `expires_at`: both bounds belong to the more urgent side.
     pub fn status(self, expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Status {
+        let (critical, warning) = self.bounds(now);
         match expires_at {
             None => Status::Unknown,
             Some(end) if end <= now => Status::Expired,
-            Some(end) if end <= now + chrono::Duration::days(self.critical_days) => Status::Critical,
-            Some(end) if end <= now + chrono::Duration::days(self.warning_days) => Status::Warning,
+            Some(end) if end <= critical => Status::Critical,
+            Some(end) if end <= warning => Status::Warning,
             Some(_) => Status::Healthy,
         }
+    }
+
+    /// The last instants at which something critical, and something to be warned of, ends.
+    pub fn bounds(self, now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+        let days = chrono::Duration::days;
+        (now + days(self.critical_days), now + days(self.warning_days))
     }
 }
 

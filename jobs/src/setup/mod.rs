@@ -7,4 +7,5 @@ pub mod ids;
 pub mod process;
 pub mod sealing;
 pub mod shutdown;
+pub mod signing_keys;
 pub mod telemetry;

@@ -1,6 +1,6 @@
 //! The export of the audit log, streamed.
 
-use crate::error::ApiError;
+use crate::{error::ApiError, streamed::csv};
 use futures::{StreamExt, stream};
 use keywright_jobs::{
     audit::{
@@ -75,7 +75,8 @@ impl Exported {
                     }
                     match part.page(&database, next).await {
                         Ok(events) => {
-                            let rows: String = events.iter().map(row).collect();
+                            let mut rows = String::new();
+                            events.iter().for_each(|event| row(event, &mut rows));
                             let next = next + events.len() as u64;
                             Some((Ok(rows.into_bytes()), Some((database, next, part))))
                         }
@@ -98,7 +99,7 @@ fn broken(error: &ExportError) -> io::Error {
 const HEAD: &str =
     "seq,id,at,type,actorType,actorId,actorName,subjectType,subjectId,subjectName,outcome,requestId,jobId,details\r\n";
 
-fn row(event: &Logged) -> String {
+fn row(event: &Logged, to: &mut String) {
     let (row, names) = (&event.row, event.names());
     let name =
         |name: Option<keywright_jobs::audit::proof::export::Name>| name.map(|name| name.text).unwrap_or_default();
@@ -118,14 +119,7 @@ fn row(event: &Logged) -> String {
         row.job_id.map(|id| id.to_string()).unwrap_or_default(),
         row.details.to_string(),
     ];
-    format!("{}\r\n", cells.map(|text| cell(&text)).join(","))
-}
-
-/// RFC 4180; what a spreadsheet would take for a formula begins with an apostrophe.
-fn cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    csv::write(cells.iter().map(|text| csv::harmless(text)), to);
 }
 
 impl IntoResponse for Exported {
@@ -173,18 +167,5 @@ pub fn refused(error: ExportError) -> ApiError {
         ),
         ExportError::Database(error) => error.into(),
         other => ApiError::internal(other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cell;
-
-    #[test]
-    fn cells_are_text_whatever_is_in_them() {
-        assert_eq!(cell("plain"), "plain");
-        assert_eq!(cell("a,\"b\"\n"), "\"a,\"\"b\"\"\n\"");
-        assert_eq!(cell("=1+1"), "'=1+1");
-        assert_eq!(cell("{\"a\":1}"), "\"{\"\"a\"\":1}\"");
     }
 }

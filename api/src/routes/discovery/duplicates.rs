@@ -7,8 +7,10 @@ use crate::{
     page::{ListParams, Page, SortKey, Sorting},
     routes::Tag,
 };
+use chrono::{DateTime, Utc};
 use keywright_entities::{asset, scope::Scope};
 use keywright_jobs::{
+    domain::inventory::Thresholds,
     settings::Live,
     setup::{clock::Clock, database::Database},
 };
@@ -74,9 +76,10 @@ impl DuplicatesApi {
             .filter(Expr::exists(same(&visible, |id, other| other.lt(id))).not())
             .filter(Expr::exists(same(&visible, |id, other| other.gt(id))));
         let slice = list.fetch(select, &GROUPS, self.database.reader()).await?;
+        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
         let mut groups = HashMap::new();
         for fingerprint in slice.rows.iter().filter_map(|row| row.fingerprint.clone()) {
-            groups.insert(fingerprint.clone(), self.group(&visible, fingerprint).await?);
+            groups.insert(fingerprint.clone(), self.group(&visible, fingerprint, thresholds, now).await?);
         }
         Ok(Json(slice.into_page(|row| {
             let fingerprint = row.fingerprint.unwrap_or_default();
@@ -87,9 +90,14 @@ impl DuplicatesApi {
 }
 
 impl DuplicatesApi {
-    async fn group(&self, visible: &Scope, fingerprint: String) -> Result<DuplicateGroup, ApiError> {
+    async fn group(
+        &self,
+        visible: &Scope,
+        fingerprint: String,
+        thresholds: Thresholds,
+        now: DateTime<Utc>,
+    ) -> Result<DuplicateGroup, ApiError> {
         use sea_orm::PaginatorTrait;
-        let (now, thresholds) = (self.clock.now(), self.settings.current().await?.thresholds);
         let all = present(visible).filter(asset::Column::Fingerprint.eq(fingerprint.as_str()));
         let rows = all.clone().order_by_asc(asset::Column::Id).limit(SHOWN).all(self.database.reader()).await?;
         let count = match rows.len() as u64 {

@@ -11,7 +11,7 @@ use crate::{
     auth::{Caller, perm},
     error::{ApiError, Code},
     idempotency::{Begun, Made, Once},
-    page::{ListParams, Page, Slice, SortKey, Sorting},
+    page::{ListParams, Page, SortKey, Sorting},
     routes::{
         Tag,
         jobs::{
@@ -295,18 +295,14 @@ impl ScansApi {
         let select = asset_version::Entity::find()
             .filter(visible_to.on(asset_version::Column::SubscriptionId))
             .filter(found_by(scan.id, &changes));
-        let slice = list.fetch(select, &RESULTS, self.database.reader()).await?;
+        let mut slice = list.fetch(select, &RESULTS, self.database.reader()).await?;
         let ids: Vec<Uuid> = slice.rows.iter().map(|version| version.asset_id).collect();
         let rows = asset::Entity::find().filter(asset::Column::Id.is_in(ids)).all(self.database.reader()).await?;
         let assets: HashMap<Uuid, asset::Model> = rows.into_iter().map(|asset| (asset.id, asset)).collect();
         let (now, settings) = (self.clock.now(), self.settings.current().await?);
-        let pairs = slice.rows.into_iter().filter_map(|version| Some((assets.get(&version.asset_id)?, version)));
-        let slice = Slice {
-            rows: pairs.collect::<Vec<_>>(),
-            limit: slice.limit,
-            next_cursor: slice.next_cursor,
-            total: slice.total,
-        };
+        let pairs = std::mem::take(&mut slice.rows).into_iter();
+        let pairs = pairs.filter_map(|version| Some((assets.get(&version.asset_id)?, version))).collect();
+        let slice = slice.holding(pairs);
         Ok(Json(slice.into_page(|(asset, version)| {
             let made_here = version.scan_id == Some(scan.id);
             let change = if made_here { version.change.into() } else { Change::Unchanged };

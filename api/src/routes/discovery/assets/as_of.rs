@@ -6,11 +6,11 @@ use super::{
 };
 use crate::{
     error::{ApiError, FieldError},
-    page::{Key, ListParams, Page, Slice, SortKey, Sorting},
+    page::{Key, ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::Status,
 };
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use keywright_entities::{asset, asset_version, clock, scope::Scope, subscription, types};
 use keywright_jobs::{
     domain::{inventory::Thresholds, settings::Settings},
@@ -108,17 +108,13 @@ pub async fn page(
     at: DateTime<Utc>,
 ) -> Result<Page<AssetView>, ApiError> {
     let select = select(filter, visible, database.backend(), settings.thresholds, at)?;
-    let slice = list.fetch(select, &VERSIONS, database.reader()).await?;
+    let mut slice = list.fetch(select, &VERSIONS, database.reader()).await?;
     let ids: Vec<Uuid> = slice.rows.iter().map(|version| version.asset_id).collect();
     let rows = asset::Entity::find().filter(asset::Column::Id.is_in(ids)).all(database.reader()).await?;
     let assets: HashMap<Uuid, asset::Model> = rows.into_iter().map(|asset| (asset.id, asset)).collect();
-    let pairs = slice.rows.into_iter().filter_map(|version| Some((assets.get(&version.asset_id)?, version)));
-    let slice = Slice {
-        rows: pairs.collect::<Vec<_>>(),
-        limit: slice.limit,
-        next_cursor: slice.next_cursor,
-        total: slice.total,
-    };
+    let pairs = std::mem::take(&mut slice.rows).into_iter();
+    let pairs = pairs.filter_map(|version| Some((assets.get(&version.asset_id)?, version))).collect();
+    let slice = slice.holding(pairs);
     Ok(slice.into_page(|(asset, version)| view(asset, &version, settings, at)))
 }
 
@@ -234,8 +230,8 @@ fn spelled(at: DateTime<Utc>) -> String {
 
 /// The same bounds as [`Thresholds::status`].
 fn stood(status: Status, thresholds: Thresholds, at: DateTime<Utc>) -> Condition {
-    let critical = spelled(at + Duration::days(thresholds.critical_days));
-    let warning = spelled(at + Duration::days(thresholds.warning_days));
+    let (critical, warning) = thresholds.bounds(at);
+    let (critical, warning) = (spelled(critical), spelled(warning));
     let all = Condition::all();
     match status {
         Status::Unknown => all.add(end().is_null()),

@@ -1,7 +1,7 @@
 //! How many assets stand how, of a vault or a scope. Removed ones do not count.
 
 use crate::error::ApiError;
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use keywright_entities::{asset, scope_coverage};
 use keywright_jobs::{domain::inventory::Thresholds, setup::database::Database};
 use poem_openapi::Object;
@@ -94,8 +94,7 @@ fn present() -> Select<asset::Entity> {
 
 fn counting(of: Select<asset::Entity>, thresholds: Thresholds, now: DateTime<Utc>) -> Select<asset::Entity> {
     let end = asset::Column::ExpiresAt;
-    let critical = now + Duration::days(thresholds.critical_days);
-    let warning = now + Duration::days(thresholds.warning_days);
+    let (critical, warning) = thresholds.bounds(now);
     let up_to = |bound: DateTime<Utc>| Expr::case(end.lte(bound), 1).finally(0).sum();
     of.expr_as(asset::Column::Id.count(), "total")
         .expr_as(end.count(), "dated")

@@ -4,7 +4,7 @@ use crate::{
     error::ApiError,
     wire::{AssetType, ProviderKind, Status},
 };
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use keywright_entities::{asset, scope::Scope, types};
 use keywright_jobs::domain::inventory::Thresholds;
 use poem_openapi::Enum;
@@ -118,8 +118,7 @@ impl AssetFilter {
 /// The same bounds as [`Thresholds::status`].
 fn stands(status: Status, thresholds: Thresholds, now: DateTime<Utc>) -> Condition {
     let end = asset::Column::ExpiresAt;
-    let critical = now + Duration::days(thresholds.critical_days);
-    let warning = now + Duration::days(thresholds.warning_days);
+    let (critical, warning) = thresholds.bounds(now);
     let all = Condition::all();
     match status {
         Status::Unknown => all.add(end.is_null()),
