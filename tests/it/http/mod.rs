@@ -21,6 +21,7 @@ mod licence;
 mod logins;
 mod oddities;
 mod outage;
+mod outside;
 mod plans;
 mod questions;
 mod queues;

@@ -20,14 +20,14 @@ on_both_databases!(
 
 const PASSWORD: &str = "seven-quiet-lanterns";
 
-struct Two {
-    inside: String,
-    outside: String,
-    user: String,
+pub(super) struct Two {
+    pub(super) inside: String,
+    pub(super) outside: String,
+    pub(super) user: String,
 }
 
 /// Two subscriptions, and an operator who sees the first.
-async fn two(api: &Api) -> Two {
+pub(super) async fn two(api: &Api) -> Two {
     let (inside, outside) = (api.subscribe("inside").await, api.subscribe("outside").await);
     let body = json!({"name": "ada", "role": "operator", "password": PASSWORD, "subscriptions": [inside]});
     let user = api.admin().post("/api/users", body).await.ok(201);
@@ -35,13 +35,13 @@ async fn two(api: &Api) -> Two {
     Two { user: user.id(), inside, outside }
 }
 
-async fn ada(api: &Api) -> Client<'_> {
+pub(super) async fn ada(api: &Api) -> Client<'_> {
     let login = json!({"username": "ada", "password": PASSWORD});
     let session = api.nobody().post("/api/auth/login", login).await.ok(200);
     api.bearing(session["access_token"].as_str().unwrap())
 }
 
-async fn rows(client: &Client<'_>, path: &str) -> Vec<Value> {
+pub(super) async fn rows(client: &Client<'_>, path: &str) -> Vec<Value> {
     client.get(path).await.ok(200)["data"].as_array().unwrap().clone()
 }
 

@@ -1,5 +1,6 @@
 //! What the facade asks of its database.
 
+use keywright_api::context;
 use keywright_jobs::setup::database::Database;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -10,7 +11,14 @@ use std::sync::{
 #[derive(Debug, Default)]
 pub struct Statements {
     sent: AtomicU64,
-    kept: Mutex<Option<Vec<String>>>,
+    kept: Mutex<Option<Vec<Sent>>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// The id of the request that it was sent for; empty for what the facade does by itself.
+    request: String,
+    text: String,
 }
 
 impl Statements {
@@ -19,7 +27,7 @@ impl Statements {
         database.telling(move |statement| {
             all.sent.fetch_add(1, Ordering::Relaxed);
             if let Some(kept) = all.kept.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-                kept.push(statement.to_string());
+                kept.push(Sent { request: context::request_id(), text: statement.to_string() });
             }
         })
     }
@@ -31,6 +39,15 @@ impl Statements {
 
     /// Those since the last call, with their values; the first call begins to keep them.
     pub fn take(&self) -> Vec<String> {
+        self.taken().into_iter().map(|sent| sent.text).collect()
+    }
+
+    /// The same, of this request alone.
+    pub fn take_of(&self, request: &str) -> Vec<String> {
+        self.taken().into_iter().filter(|sent| sent.request == request).map(|sent| sent.text).collect()
+    }
+
+    fn taken(&self) -> Vec<Sent> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).replace(Vec::new()).unwrap_or_default()
     }
 }
