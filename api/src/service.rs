@@ -124,7 +124,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let wake = Wake::start(&database, draining.clone());
     let waiters = Waiters::start(database.clone(), &wake, draining.clone());
     let feed = Feed::start(database.clone(), &wake, pace.progress, draining.clone());
-    let vigil = Vigil::start(Arc::clone(&identity), pace.heartbeat, draining.clone());
+    let vigil = Vigil::start(Arc::clone(&identity), draining.clone());
     tokio::spawn(idempotency::prune(database.clone(), draining.clone()));
     let denials = Arc::clone(&identity.denials);
     tokio::spawn(Arc::clone(&identity).maintain(draining.clone()));

@@ -29,6 +29,7 @@ mod rate_limits;
 mod refusals;
 mod related;
 mod restricted;
+mod restricted_streams;
 mod roles;
 mod scans;
 mod schedules;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 on_both_databases!(
     progress_is_the_latest_and_rare,
-    who_may_not_stay_is_sent_away_at_a_heartbeat,
+    who_may_not_stay_is_sent_away,
     a_shutdown_sends_everybody_away_until_later,
     parked_streams_ask_nothing_of_the_database,
     what_is_asked_wrongly_is_refused,
@@ -70,7 +70,7 @@ async fn leaves(what: &str, mut stream: EventStream) {
     assert!(stream.rest().await.iter().all(|item| *item == Item::Comment), "{what}: it just ends");
 }
 
-async fn who_may_not_stay_is_sent_away_at_a_heartbeat(database: TestDatabase) {
+async fn who_may_not_stay_is_sent_away(database: TestDatabase) {
     assert_eq!(Pace::default().heartbeat, Duration::from_secs(15));
     let api = Api::paced(database, Pace { heartbeat: Duration::from_millis(40), progress: NEVER }).await;
     api.subscribe("one").await;

@@ -30,7 +30,7 @@ use uuid::Uuid;
 /// How often things happen on a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Between two heartbeats, at each of which it is looked whether the caller may stay.
+    /// Between two heartbeats.
     pub heartbeat: Duration,
     /// The least time between two `progress` of one job.
     pub progress: Duration,
@@ -121,7 +121,7 @@ impl JobEventsApi {
 impl JobEventsApi {
     async fn follow(&self, caller: &Caller<perm::JobsRead>, interest: Interest) -> Result<Follow, ApiError> {
         let watched = self.vigil.watch::<perm::JobsRead>(caller);
-        Follow::new(self.feed.clone(), interest, watched, self.pace.progress, self.draining.clone()).await
+        Follow::new(self.feed.clone(), interest, watched, self.pace, self.draining.clone()).await
     }
 }
 

@@ -1,6 +1,9 @@
 //! One open stream: what it was missed first, then what happens.
 
-use super::wire::{self, JobEvent};
+use super::{
+    Pace,
+    wire::{self, JobEvent},
+};
 use crate::{auth::vigil::Watched, error::ApiError, routes::jobs::JobView};
 use keywright_entities::job;
 use keywright_jobs::{
@@ -15,6 +18,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,7 +40,8 @@ pub(super) struct Follow {
     following: Following,
     watched: Watched,
     draining: CancellationToken,
-    pace: Duration,
+    pace: Pace,
+    heartbeat: Interval,
     /// Not before this instant there is progress again.
     progress_at: Instant,
     /// The last event that the client was sent, or has.
@@ -45,6 +50,8 @@ pub(super) struct Follow {
     behind: bool,
     /// Frames to be sent.
     ready: VecDeque<String>,
+    /// So many of them may be sent whenever the rights were looked at last: it was after they had come.
+    cleared: usize,
     /// Nothing comes after what is ready.
     ended: bool,
 }
@@ -54,10 +61,12 @@ impl Follow {
         feed: Feed,
         interest: Interest,
         watched: Watched,
-        pace: Duration,
+        pace: Pace,
         draining: CancellationToken,
     ) -> Result<Self, ApiError> {
         let following = feed.follow(&interest).await?;
+        let mut heartbeat = interval_at(tokio::time::Instant::now() + pace.heartbeat, pace.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             feed,
             interest,
@@ -65,10 +74,12 @@ impl Follow {
             watched,
             draining,
             pace,
+            heartbeat,
             progress_at: Instant::now(),
             after: 0,
             behind: false,
             ready: VecDeque::new(),
+            cleared: 0,
             ended: false,
         })
     }
@@ -131,7 +142,17 @@ impl Follow {
             if self.watched.is_due() && !self.watched.stays().await {
                 return None;
             }
+            if self.cleared == 0 && !self.ready.is_empty() && self.watched.is_doubtful() {
+                tokio::select! {
+                    biased;
+                    () = self.draining.cancelled() => {}
+                    () = self.watched.looked() => self.cleared = self.ready.len(),
+                    _ = self.heartbeat.tick() => return Some(wire::HEARTBEAT.to_owned()),
+                }
+                continue;
+            }
             if let Some(frame) = self.ready.pop_front() {
+                self.cleared = self.cleared.saturating_sub(1);
                 return Some(frame);
             }
             if self.ended {
@@ -144,7 +165,10 @@ impl Follow {
             tokio::select! {
                 biased;
                 () = self.draining.cancelled() => {}
-                stays = self.watched.stays() => return stays.then(|| wire::HEARTBEAT.to_owned()),
+                stays = self.watched.stays() => if !stays {
+                    return None;
+                },
+                _ = self.heartbeat.tick() => return Some(wire::HEARTBEAT.to_owned()),
                 news = self.following.news(self.progress_at) => match news {
                     News::Event(happened) => self.tell(&happened),
                     News::Progress(progress) => self.tell_progress(&progress),
@@ -181,7 +205,7 @@ impl Follow {
         let told = progress.iter().filter_map(|progress| JobEvent::progress(progress));
         self.ready.extend(told.map(|told| wire::frame(None, &told)));
         if !self.ready.is_empty() {
-            self.progress_at = Instant::now() + self.pace;
+            self.progress_at = Instant::now() + self.pace.progress;
         }
     }
 
