@@ -153,13 +153,17 @@ pub(super) async fn insert(
 /// 404 for one that the caller may not see and for one that has ended.
 pub async fn revoke(identity: &Identity, caller: &Principal, id: Uuid) -> Result<(), ApiError> {
     let write = identity.db.begin().await?;
-    let row = api_token::by_id(&*write, owner(caller), id).await?;
+    let done = end(&write, caller, id).await;
+    write.settle(done).await
+}
+
+async fn end(write: &Write, caller: &Principal, id: Uuid) -> Result<(), ApiError> {
+    let row = api_token::by_id(&**write, owner(caller), id).await?;
     let row = row.filter(|row| row.revoked_at.is_none()).ok_or_else(|| ApiError::not_found("token"))?;
-    if !api_token::revoke(&*write, row.id).await? {
+    if !api_token::revoke(&**write, row.id).await? {
         return Err(ApiError::not_found("token"));
     }
     let event = event(EventType::TokenRevoked, caller.actor(), "token").subject(row.id);
-    event.detail("name", row.name).write(&*write).await?;
-    write.commit().await?;
+    event.detail("name", row.name).write(&**write).await?;
     Ok(())
 }

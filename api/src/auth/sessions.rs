@@ -166,30 +166,32 @@ pub async fn refresh(identity: &Identity, token: &str, by_cookie: Option<&Reques
     }
     let hash = opaque::hash(token);
     let write = identity.db.begin().await?;
-    let row = refresh_token::by_hash(&*write, &hash).await?.ok_or_else(invalid)?;
-    let (session, user) = session::live_with_user(&*write, row.session_id).await?.ok_or_else(revoked)?;
-    if let Some(request) = by_cookie {
-        caller::require_csrf_token(identity, request, session.id)?;
-    }
-    if !refresh_token::spend(&*write, &hash).await? {
-        session::revoke(&*write, user.id, Which::One(session.id)).await?;
-        event(EventType::RefreshReused, Actor::ANONYMOUS, "session")
-            .subject(session.id)
-            .outcome(Outcome::Denied)
-            .detail("userId", user.id.to_string())
-            .write(&*write)
-            .await?;
-        write.commit().await?;
-        return Err(revoked());
-    }
-    if !refresh_token::in_time(&*write, &hash).await? {
-        let detail = "The refresh token's time is over. Log in again.";
-        return Err(ApiError::unauthorized(Code::TokenExpired, detail));
-    }
-    session::touch(&*write, session.id).await?;
-    let signed_in = issue(identity, &write, &user, &session).await?;
-    write.commit().await?;
-    Ok(signed_in)
+    let work = async {
+        let row = refresh_token::by_hash(&*write, &hash).await?.ok_or_else(invalid)?;
+        let (session, user) = session::live_with_user(&*write, row.session_id).await?.ok_or_else(revoked)?;
+        if let Some(request) = by_cookie {
+            caller::require_csrf_token(identity, request, session.id)?;
+        }
+        if !refresh_token::spend(&*write, &hash).await? {
+            session::revoke(&*write, user.id, Which::One(session.id)).await?;
+            event(EventType::RefreshReused, Actor::ANONYMOUS, "session")
+                .subject(session.id)
+                .outcome(Outcome::Denied)
+                .detail("userId", user.id.to_string())
+                .write(&*write)
+                .await?;
+            return Ok(None);
+        }
+        if !refresh_token::in_time(&*write, &hash).await? {
+            let detail = "The refresh token's time is over. Log in again.";
+            return Err(ApiError::unauthorized(Code::TokenExpired, detail));
+        }
+        session::touch(&*write, session.id).await?;
+        issue(identity, &write, &user, &session).await.map(Some)
+    };
+    let done = work.await;
+    // a second use is refused, and that it ended the session is kept
+    write.settle(done).await?.ok_or_else(revoked)
 }
 
 /// Ends the caller's session.
@@ -269,17 +271,20 @@ pub async fn change_password(
     drop(place);
     let hash = identity.passwords.hash(new).await?;
     let write = identity.db.begin().await?;
-    let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;
-    if locked.password_hash != user.password_hash {
-        return Err(ApiError::conflict("The password was changed by somebody else meanwhile."));
-    }
-    identity.throttle.succeeded(&*write, &attempt).await?;
-    store_password(&write, locked, hash, false).await?;
-    let which = caller.session_id().map_or(Which::All, Which::AllBut);
-    session::revoke(&*write, user.id, which).await?;
-    event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id).write(&*write).await?;
-    write.commit().await?;
-    Ok(())
+    let work = async {
+        let locked = user_account::by_id_locked(&*write, user.id).await?.ok_or_else(gone)?;
+        if locked.password_hash != user.password_hash {
+            return Err(ApiError::conflict("The password was changed by somebody else meanwhile."));
+        }
+        identity.throttle.succeeded(&*write, &attempt).await?;
+        store_password(&write, locked, hash, false).await?;
+        let which = caller.session_id().map_or(Which::All, Which::AllBut);
+        session::revoke(&*write, user.id, which).await?;
+        event(EventType::PasswordChanged, caller.actor(), "user").subject(user.id).write(&*write).await?;
+        Ok(())
+    };
+    let done = work.await;
+    write.settle(done).await
 }
 
 /// Replaces a user's password hash in the caller's transaction.

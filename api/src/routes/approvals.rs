@@ -229,21 +229,15 @@ impl ApprovalsApi {
             request_id: context::request_id(),
         };
         let write = self.database.begin().await?;
-        match approvals::decide(&write, id, decision, &by, input.comment).await {
-            Ok(row) => {
-                let shown = ApprovalView::now(&*write, row).await?;
-                write.commit().await?;
-                if shown.action == settings::UPDATE {
-                    self.settings.forget().await;
-                }
-                Ok(Json(shown))
-            }
-            // what the refusal rests on may be another's that is not committed yet: it is told only once it is
-            Err(refusal) => {
-                write.rollback().await?;
-                Err(refused(refusal))
-            }
+        let done = match approvals::decide(&write, id, decision, &by, input.comment).await {
+            Ok(row) => ApprovalView::now(&*write, row).await,
+            Err(refusal) => Err(refused(refusal)),
+        };
+        let shown = write.settle(done).await?;
+        if shown.action == settings::UPDATE {
+            self.settings.forget().await;
         }
+        Ok(Json(shown))
     }
 }
 

@@ -147,16 +147,8 @@ impl SchedulesApi {
         body: Json<SchedulePatch>,
     ) -> Result<Current<ScheduleView>, ApiError> {
         let write = self.database.begin().await?;
-        let before = find_to_change(&write, &caller, id.0).await?;
-        expect_version(if_match.0.as_deref(), before.version)?;
-        let now = clock::micros(clock::now(&*write).await?);
-        let after = body.0.apply(before.clone(), caller.user_id, now);
-        may_start(&caller, &after.kind)?;
-        let after = checked(&write, &operations, &caller, Some(&before), after, now).await?;
-        let changed = after.into_active_model().reset_all().update(&*write).await?;
-        event(EventType::ScheduleUpdated, &caller, &changed).write(&*write).await?;
-        let (version, shown) = (changed.version, view(&*write, changed).await?);
-        write.commit().await?;
+        let done = change(&write, &caller, &operations, id.0, if_match.0.as_deref(), body.0).await;
+        let (version, shown) = write.settle(done).await?;
         Ok(Current::at_version(version, shown))
     }
 
@@ -173,17 +165,8 @@ impl SchedulesApi {
         if_match: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         let write = self.database.begin().await?;
-        let row = find_to_change(&write, &caller, id.0).await?;
-        if if_match.0.is_none() {
-            return Err(ApiError::precondition_required());
-        }
-        expect_version(if_match.0.as_deref(), row.version)?;
-        event(EventType::ScheduleDeleted, &caller, &row).write(&*write).await?;
-        let runs = schedule_run::Entity::delete_many().filter(schedule_run::Column::ScheduleId.eq(row.id));
-        runs.exec(&*write).await?;
-        row.delete(&*write).await?;
-        write.commit().await?;
-        Ok(NoContent::NoContent)
+        let done = remove(&write, &caller, id.0, if_match.0.as_deref()).await;
+        write.settle(done).await.map(|()| NoContent::NoContent)
     }
 }
 
@@ -201,6 +184,38 @@ async fn create(
     event(EventType::ScheduleCreated, caller, &row).write(&**write).await?;
     let shown = view(&**write, row.clone()).await?;
     Ok((row, shown))
+}
+
+async fn change(
+    write: &Write,
+    caller: &Principal,
+    operations: &Operations,
+    id: Uuid,
+    if_match: Option<&str>,
+    patch: SchedulePatch,
+) -> Result<(i64, ScheduleView), ApiError> {
+    let before = find_to_change(write, caller, id).await?;
+    expect_version(if_match, before.version)?;
+    let now = clock::micros(clock::now(&**write).await?);
+    let after = patch.apply(before.clone(), caller.user_id, now);
+    may_start(caller, &after.kind)?;
+    let after = checked(write, operations, caller, Some(&before), after, now).await?;
+    let changed = after.into_active_model().reset_all().update(&**write).await?;
+    event(EventType::ScheduleUpdated, caller, &changed).write(&**write).await?;
+    Ok((changed.version, view(&**write, changed).await?))
+}
+
+async fn remove(write: &Write, caller: &Principal, id: Uuid, if_match: Option<&str>) -> Result<(), ApiError> {
+    let row = find_to_change(write, caller, id).await?;
+    if if_match.is_none() {
+        return Err(ApiError::precondition_required());
+    }
+    expect_version(if_match, row.version)?;
+    event(EventType::ScheduleDeleted, caller, &row).write(&**write).await?;
+    let runs = schedule_run::Entity::delete_many().filter(schedule_run::Column::ScheduleId.eq(row.id));
+    runs.exec(&**write).await?;
+    row.delete(&**write).await?;
+    Ok(())
 }
 
 async fn view(db: &impl ConnectionTrait, row: schedule::Model) -> Result<ScheduleView, ApiError> {

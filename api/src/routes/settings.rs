@@ -14,7 +14,7 @@ use input::SettingsPatch;
 use keywright_entities::settings as row;
 use keywright_jobs::{
     settings::{self, Change, Live},
-    setup::database::Database,
+    setup::database::{Database, Write},
 };
 use poem_openapi::{ApiResponse, OpenApi, param::Header, payload::Json};
 pub use view::{FourEyes, SettingsView};
@@ -77,26 +77,34 @@ impl SettingsApi {
     ) -> Result<Changed, ApiError> {
         let if_match = if_match.0.ok_or_else(ApiError::precondition_required)?;
         let write = self.database.begin().await?;
-        let before = row::row_locked(&*write).await?;
-        expect_version(Some(&if_match), before.version)?;
-        let content = body.0.apply(before.content.clone())?;
-        if content == before.content {
-            write.rollback().await?;
-            return Changed::done(&before);
-        }
-        if settings::of(&before)?.four_eyes.contains(settings::UPDATE) {
-            let change = Change { version: before.version, content };
-            let asked = settings::ask(&write, change, &requester(&caller), caller.user_id).await?;
-            let shown = ApprovalView::now(&*write, asked).await?;
-            write.commit().await?;
-            let location = format!("/api/approvals/{}", shown.id);
-            return Ok(Changed::Asked(Json(shown), location));
-        }
-        let after = settings::apply(&write, before, content, caller.actor(), &context::request_id()).await?;
-        write.commit().await?;
+        let done = change(&write, &caller, &if_match, body.0).await;
+        let changed = write.settle(done).await?;
         self.settings.forget().await;
-        Changed::done(&after)
+        Ok(changed)
     }
+}
+
+async fn change(
+    write: &Write,
+    caller: &Caller<perm::SettingsWrite>,
+    if_match: &str,
+    patch: SettingsPatch,
+) -> Result<Changed, ApiError> {
+    let before = row::row_locked(&**write).await?;
+    expect_version(Some(if_match), before.version)?;
+    let content = patch.apply(before.content.clone())?;
+    if content == before.content {
+        return Changed::done(&before);
+    }
+    if settings::of(&before)?.four_eyes.contains(settings::UPDATE) {
+        let change = Change { version: before.version, content };
+        let asked = settings::ask(write, change, &requester(caller), caller.user_id).await?;
+        let shown = ApprovalView::now(&**write, asked).await?;
+        let location = format!("/api/approvals/{}", shown.id);
+        return Ok(Changed::Asked(Json(shown), location));
+    }
+    let after = settings::apply(write, before, content, caller.actor(), &context::request_id()).await?;
+    Changed::done(&after)
 }
 
 impl Changed {

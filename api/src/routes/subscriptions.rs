@@ -210,23 +210,14 @@ impl SubscriptionsApi {
         body: Json<SubscriptionPatch>,
     ) -> Result<Current<SubscriptionView>, ApiError> {
         let write = self.database.begin().await?;
-        let before = find_to_change(&write, &caller.visible(), id.0).await?;
-        expect_version(if_match.0.as_deref(), before.version)?;
-        let now = clock::now(&*write).await?;
-        let (after, credential) = match body.0.apply(before.clone(), now, &self.egress) {
-            Ok(after) => after,
+        let done = self.change(&write, &caller, id.0, if_match.0.as_deref(), body.0).await;
+        match write.settle(done).await {
+            Ok(changed) => Ok(Current::at_version(changed.version, changed.into())),
             Err(refusal) => {
-                write.rollback().await?;
                 self.note(&caller, Some(id.0), &refusal).await?;
-                return Err(refusal);
+                Err(refusal)
             }
-        };
-        mark_stale(&write, &before, &after).await?;
-        let changed = after.clone().into_active_model().reset_all().update(&*write).await?;
-        credential.store(&*write, &self.sealing, &changed).await?;
-        event(EventType::SubscriptionUpdated, &caller, &changed).write(&*write).await?;
-        write.commit().await?;
-        Ok(Current::at_version(changed.version, changed.into()))
+        }
     }
 
     /// Remove a subscription
@@ -242,26 +233,8 @@ impl SubscriptionsApi {
         if_match: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         let write = self.database.begin().await?;
-        let row = find_to_change(&write, &caller.visible(), id.0).await?;
-        if if_match.0.is_none() {
-            return Err(ApiError::precondition_required());
-        }
-        expect_version(if_match.0.as_deref(), row.version)?;
-        if job_subscription::is_under_way(&*write, row.id).await? {
-            return Err(ApiError::conflict(
-                "Jobs of this subscription are under way. Cancel them or wait for their end.",
-            ));
-        }
-        publish::remove_all_of(&write, row.id).await?;
-        coverage::forget(&*write, row.id).await?;
-        subscription_credential::remove(&*write, row.id).await?;
-        let now = clock::now(&*write).await?;
-        event(EventType::SubscriptionDeleted, &caller, &row).write(&*write).await?;
-        let mut row = row.into_active_model();
-        row.deleted_at = Set(Some(now));
-        row.update(&*write).await?;
-        write.commit().await?;
-        Ok(NoContent::NoContent)
+        let done = remove(&write, &caller, id.0, if_match.0.as_deref()).await;
+        write.settle(done).await.map(|()| NoContent::NoContent)
     }
 }
 
@@ -272,6 +245,25 @@ impl SubscriptionsApi {
         let write = self.database.begin().await?;
         event.write(&*write).await?;
         Ok(write.commit().await?)
+    }
+
+    async fn change(
+        &self,
+        write: &Write,
+        caller: &Principal,
+        id: Uuid,
+        if_match: Option<&str>,
+        patch: SubscriptionPatch,
+    ) -> Result<subscription::Model, ApiError> {
+        let before = find_to_change(write, &caller.visible(), id).await?;
+        expect_version(if_match, before.version)?;
+        let now = clock::now(&**write).await?;
+        let (after, credential) = patch.apply(before.clone(), now, &self.egress)?;
+        mark_stale(write, &before, &after).await?;
+        let changed = after.into_active_model().reset_all().update(&**write).await?;
+        credential.store(&**write, &self.sealing, &changed).await?;
+        event(EventType::SubscriptionUpdated, caller, &changed).write(&**write).await?;
+        Ok(changed)
     }
 
     async fn insert(
@@ -289,6 +281,26 @@ impl SubscriptionsApi {
         event(EventType::SubscriptionCreated, caller, &row).write(&**write).await?;
         Ok(row)
     }
+}
+
+async fn remove(write: &Write, caller: &Principal, id: Uuid, if_match: Option<&str>) -> Result<(), ApiError> {
+    let row = find_to_change(write, &caller.visible(), id).await?;
+    if if_match.is_none() {
+        return Err(ApiError::precondition_required());
+    }
+    expect_version(if_match, row.version)?;
+    if job_subscription::is_under_way(&**write, row.id).await? {
+        return Err(ApiError::conflict("Jobs of this subscription are under way. Cancel them or wait for their end."));
+    }
+    publish::remove_all_of(write, row.id).await?;
+    coverage::forget(&**write, row.id).await?;
+    subscription_credential::remove(&**write, row.id).await?;
+    let now = clock::now(&**write).await?;
+    event(EventType::SubscriptionDeleted, caller, &row).write(&**write).await?;
+    let mut row = row.into_active_model();
+    row.deleted_at = Set(Some(now));
+    row.update(&**write).await?;
+    Ok(())
 }
 
 /// The live subscription that the caller may see.

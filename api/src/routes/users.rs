@@ -220,17 +220,10 @@ impl UsersApi {
     ) -> Result<Current<UserView>, ApiError> {
         let change = body.0.into_change(&self.identity, id.0).await?;
         let write = self.identity.db.begin().await?;
-        match self.change(&write, &caller, id.0, if_match.0.as_deref(), &change).await {
-            Ok(row) => {
-                write.commit().await?;
-                let password = change.password.and_then(users::NewPassword::shown);
-                Ok(Current::at_version(row.version, UserView::of(row, password.as_ref())))
-            }
-            Err(refusal) => {
-                write.rollback().await?;
-                Err(refusal)
-            }
-        }
+        let done = self.change(&write, &caller, id.0, if_match.0.as_deref(), &change).await;
+        let row = write.settle(done).await?;
+        let password = change.password.and_then(users::NewPassword::shown);
+        Ok(Current::at_version(row.version, UserView::of(row, password.as_ref())))
     }
 
     /// Remove a user
@@ -246,11 +239,7 @@ impl UsersApi {
         if_match: Header<Option<String>>,
     ) -> Result<NoContent, ApiError> {
         let write = self.identity.db.begin().await?;
-        if let Err(refusal) = users::delete(&write, &caller, id.0, if_match.0.as_deref()).await {
-            write.rollback().await?;
-            return Err(refusal);
-        }
-        write.commit().await?;
-        Ok(NoContent::NoContent)
+        let done = users::delete(&write, &caller, id.0, if_match.0.as_deref()).await;
+        write.settle(done).await.map(|()| NoContent::NoContent)
     }
 }
