@@ -57,16 +57,32 @@ pub struct Ask {
     pub job: Option<Uuid>,
 }
 
+/// Why nothing can be asked for a job.
+#[derive(Debug, Error)]
+pub enum Unaskable {
+    #[error("there is no job {0} that could wait for approval")]
+    NoJob(Uuid),
+    #[error("the job {0} has ended, and needs no approval any more")]
+    JobDone(Uuid),
+    /// It runs or has run before, or rests for another reason.
+    #[error("the job {0} is under way or paused, and cannot wait for approval any more")]
+    UnderWay(Uuid),
+    #[error("the job {0} waits for another approval")]
+    Awaited(Uuid),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
 /// Asks, in the caller's transaction; `user` is the person behind the requester, who may not decide. The job rests from now on.
 ///
 /// # Errors
-/// When the database does not take it, or the job is none that could wait.
+/// [`Unaskable`]; the transaction is to be ended without a trace then.
 pub async fn request(
     write: &Write,
     ask: Ask,
     requester: &Requester,
     user: Option<Uuid>,
-) -> Result<approval::Model, DbErr> {
+) -> Result<approval::Model, Unaskable> {
     let now = clock::micros(clock::now(&**write).await?);
     let (subject_type, subject_id) = ask.subject;
     let row = approval::Model {
@@ -96,13 +112,22 @@ pub async fn request(
     if let Some(job) = row.job_id
         && !held::hold(&**write, job, row.id).await?
     {
-        return Err(DbErr::Custom(format!("the job {job} does not wait to be claimed, and cannot wait for approval")));
+        return Err(unaskable(&**write, job).await?);
     }
     let row = row.into_active_model().reset_all().insert(&**write).await?;
     let actor = Actor { actor_type: requester.actor, id: requester.id.clone(), name: requester.name.clone() };
     let event = event(EventType::ApprovalRequested, actor, &row).detail("plan", row.plan.clone());
     event.request(requester.request_id.clone().unwrap_or_default()).write(&**write).await?;
     Ok(row)
+}
+
+async fn unaskable(db: &impl ConnectionTrait, job: Uuid) -> Result<Unaskable, DbErr> {
+    Ok(match job::by_id(db, job).await? {
+        None => Unaskable::NoJob(job),
+        Some(row) if row.state.is_done() => Unaskable::JobDone(job),
+        Some(row) if row.approval_id.is_some() => Unaskable::Awaited(job),
+        Some(_) => Unaskable::UnderWay(job),
+    })
 }
 
 /// What somebody says to it.

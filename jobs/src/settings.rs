@@ -1,7 +1,7 @@
 //! The settings that an administrator makes: reading them, keeping them at hand, changing them.
 
 use crate::{
-    approvals::{self, Ask},
+    approvals::{self, Ask, Unaskable},
     audit::{Actor, Event, EventType},
     domain::settings::Settings,
     queue::Requester,
@@ -128,7 +128,12 @@ pub async fn apply(
 ///
 /// # Errors
 /// When the database does not take it.
-pub async fn ask(write: &Write, change: Change, requester: &Requester, user: Uuid) -> Result<approval::Model, DbErr> {
+pub async fn ask(
+    write: &Write,
+    change: Change,
+    requester: &Requester,
+    user: Uuid,
+) -> Result<approval::Model, Unaskable> {
     let plan_hash = change.hash();
     if let Some(open) = approval::open_of(&**write, &plan_hash, user).await? {
         return Ok(open);

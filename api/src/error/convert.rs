@@ -1,5 +1,6 @@
 //! How errors of the layers below become answers: one `From` per boundary.
 
+use keywright_jobs::approvals::Unaskable;
 use poem::http::StatusCode;
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
@@ -14,6 +15,23 @@ impl From<DbErr> for ApiError {
             Self::database_unavailable()
         } else {
             Self::internal(error)
+        }
+    }
+}
+
+impl From<Unaskable> for ApiError {
+    fn from(refusal: Unaskable) -> Self {
+        let under_way =
+            "The job is under way or paused, so that nobody can be asked before it begins. Cancel it, and ask anew.";
+        let awaited = "The job waits for another approval already, which somebody must decide first.";
+        match refusal {
+            Unaskable::NoJob(_) => Self::not_found("job"),
+            Unaskable::JobDone(job) => {
+                Self::new(Code::JobDone, "The job has ended already: there is nothing to approve.").with_job_id(job)
+            }
+            Unaskable::UnderWay(job) => Self::conflict(under_way).with_job_id(job),
+            Unaskable::Awaited(job) => Self::conflict(awaited).with_job_id(job),
+            Unaskable::Database(error) => error.into(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     settings::{SETTINGS, set},
 };
 use chrono::TimeDelta;
+use keywright_api::error::{ApiError, Code};
 use keywright_entities::{
     approval, clock, job,
     types::{ApprovalState, JobState, WaitingFor},
@@ -36,6 +37,7 @@ on_both_databases!(
     what_nobody_decides_in_time_is_over_and_its_job_canceled,
     a_decision_that_is_not_committed_has_done_nothing,
     whoever_lost_the_right_gets_nothing_done,
+    what_cannot_wait_is_a_refusal_and_leaves_no_trace,
 );
 
 const APPROVALS: &str = "/api/approvals";
@@ -312,4 +314,37 @@ async fn whoever_lost_the_right_gets_nothing_done(database: TestDatabase) {
     decide(&api.bearing(&bob), &asked.id(), "approve").await.refused(409, "conflict");
     assert_eq!(api.viewer().get(SETTINGS).await.ok(200)["thresholds"]["warningDays"], 30);
     decide(&api.bearing(&bob), &asked.id(), "deny").await.ok(200);
+}
+
+async fn what_cannot_wait_is_a_refusal_and_leaves_no_trace(database: TestDatabase) {
+    let api = Api::on(database).await;
+    api.subscribe("one").await;
+    let (_, awaited) = waiting_scan(&api).await;
+    let queued = async || api.operator().post(SCAN, json!({"onConflict": "queue"})).await.under_way().id();
+    let (done, paused) = (queued().await, queued().await);
+    api.operator().post(&format!("/api/jobs/{done}/cancel"), Value::Null).await.ok(202);
+    api.operator().post(&format!("/api/jobs/{paused}/pause"), Value::Null).await.ok(202);
+    let before = api.viewer().get(&format!("/api/jobs/{paused}")).await.ok(200);
+    for (job, code) in [
+        (ids::new(), Code::NotFound),
+        (done.parse().unwrap(), Code::JobDone),
+        (awaited, Code::Conflict),
+        (paused.parse().unwrap(), Code::Conflict),
+    ] {
+        let ask = Ask {
+            action: "test.scan",
+            subject: ("scan", Some(job.to_string())),
+            plan_hash: "1".repeat(64),
+            plan: json!({}),
+            subscription: None,
+            job: Some(job),
+        };
+        let write = api.app.database().begin().await.unwrap();
+        let asked = approvals::request(&write, ask, &Requester::system(), None).await.map_err(ApiError::from);
+        let refusal = write.settle(asked).await.unwrap_err();
+        assert_eq!(refusal.code(), code, "{refusal:?}");
+    }
+    let listed = api.viewer().get(APPROVALS).await.ok(200);
+    assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "only what was asked for before: {listed}");
+    assert_eq!(api.viewer().get(&format!("/api/jobs/{paused}")).await.ok(200), before);
 }
