@@ -196,6 +196,16 @@ impl ApiError {
         Self::new(Code::PayloadTooLarge, format!("A body has at most {limit} bytes."))
     }
 
+    /// 503: what others are sending fills the memory that there is for requests. Nothing can follow on the connection.
+    #[must_use]
+    pub fn crowded() -> Self {
+        let detail =
+            "So much is being sent to this server that there is no room for the body. Nothing was done; try again.";
+        Self::new(Code::Overloaded, detail)
+            .with_retry_after(1)
+            .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
     /// 503 while the process shuts down: another one, or the same after a restart, will answer.
     #[must_use]
     pub fn draining() -> Self {

@@ -1,5 +1,6 @@
 //! Serving: one listener, connections with limits of their own, and an end that keeps its promises to open requests.
 
+mod room;
 mod tls;
 mod watched;
 
@@ -14,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use poem::http::uri::Scheme;
+use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,9 +26,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::room::Progress;
+pub use self::room::{Crowded, Room};
 pub use self::tls::{Certificate, TlsError};
 pub use self::watched::Flushes;
-use self::watched::{Progress, Watched};
+use self::watched::Watched;
 use crate::strict::BodyPatience;
 
 /// Beyond these hyper refuses by itself, without a body; below them [`crate::strict`] does, in the one shape.
@@ -64,6 +68,7 @@ pub struct Listening {
     tls: Option<Arc<Certificate>>,
     patience: Patience,
     connections: usize,
+    room: Arc<Room>,
 }
 
 impl Listening {
@@ -74,7 +79,14 @@ impl Listening {
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, tls: None, patience: Patience::default(), connections: 4096 })
+        Ok(Self {
+            listener,
+            address,
+            tls: None,
+            patience: Patience::default(),
+            connections: 4096,
+            room: Arc::default(),
+        })
     }
 
     /// Ends TLS with this certificate; with `None` it speaks plain http.
@@ -92,6 +104,18 @@ impl Listening {
     #[must_use]
     pub fn with_connections(self, connections: usize) -> Self {
         Self { connections, ..self }
+    }
+
+    /// Lets requests that are being read hold at most so many bytes together, beyond the 16 KiB that each may have.
+    #[must_use]
+    pub fn with_room(self, bytes: usize) -> Self {
+        Self { room: Arc::new(Room::of(bytes)), ..self }
+    }
+
+    /// What requests that are being read hold.
+    #[must_use]
+    pub fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.room)
     }
 
     /// The address that is bound.
@@ -134,6 +158,7 @@ impl Listening {
                     local: self.address,
                     peer,
                     patience: self.patience,
+                    room: Arc::clone(&self.room),
                     stop: stop.clone(),
                 };
                 let (acceptor, cut) = (acceptor.clone(), cut.clone());
@@ -165,6 +190,7 @@ struct Connection<E> {
     local: SocketAddr,
     peer: SocketAddr,
     patience: Patience,
+    room: Arc<Room>,
     stop: CancellationToken,
 }
 
@@ -183,19 +209,22 @@ impl<E: Endpoint + 'static> Connection<E> {
     }
 
     async fn run<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, stream: S, scheme: Scheme) {
-        let Self { app, local, peer, patience, stop } = self;
-        let progress = Arc::new(Progress::default());
+        let Self { app, local, peer, patience, room, stop } = self;
+        let progress = Arc::new(Progress::within(room));
         let watched = Watched::new(stream, Arc::clone(&progress), patience.head, patience.write);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (app, progress, scheme) = (Arc::clone(&app), Arc::clone(&progress), scheme.clone());
             async move {
-                progress.step();
+                progress.begin();
                 let (local, peer) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
                 let mut request = Request::from((request, local, peer, scheme));
                 request.extensions_mut().insert(BodyPatience(patience.body));
                 request.extensions_mut().insert(Flushes(Arc::clone(&progress)));
-                let response = app.get_response(request).await;
-                progress.step();
+                request.extensions_mut().insert(Crowded(Arc::clone(&progress)));
+                let mut response = app.get_response(request).await;
+                if !progress.end() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(hyper::Response::from(response))
             }
         });

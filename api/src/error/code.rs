@@ -39,6 +39,7 @@ pub enum Code {
     SelfApproval,
     DatabaseUnavailable,
     Draining,
+    Overloaded,
     Internal,
     /// There is no enabled subscription for the job to work on.
     NoSubscription,
@@ -99,6 +100,7 @@ impl Code {
         Self::SelfApproval,
         Self::DatabaseUnavailable,
         Self::Draining,
+        Self::Overloaded,
         Self::Internal,
         Self::NoSubscription,
         Self::SubscriptionDisabled,
@@ -149,6 +151,7 @@ impl Code {
             Self::SelfApproval => ("self_approval", 403, "Nobody approves their own request"),
             Self::DatabaseUnavailable => ("database_unavailable", 503, "The database cannot be reached"),
             Self::Draining => ("draining", 503, "The server is shutting down"),
+            Self::Overloaded => ("overloaded", 503, "The server is overloaded"),
             Self::Internal => ("internal", 500, "Internal error"),
             Self::NoSubscription => ("no_subscription", 400, "There is no enabled subscription"),
             Self::SubscriptionDisabled => ("subscription_disabled", 409, "The subscription is disabled"),

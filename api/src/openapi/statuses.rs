@@ -136,7 +136,9 @@ fn describe(status: u16) -> (&'static str, Code) {
         428 => ("`If-Match` is required.", Code::PreconditionRequired),
         429 => ("Too many requests.", Code::RateLimited),
         500 => ("The server failed.", Code::Internal),
-        503 => ("The database is unavailable, or the server is shutting down.", Code::DatabaseUnavailable),
+        503 => {
+            ("The database is unavailable, or the server is overloaded or shutting down.", Code::DatabaseUnavailable)
+        }
         _ => ("The request is not valid.", Code::ValidationFailed),
     }
 }

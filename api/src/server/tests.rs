@@ -40,6 +40,7 @@ struct Running {
     address: SocketAddr,
     draining: Draining,
     stop: CancellationToken,
+    room: Arc<Room>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -60,9 +61,9 @@ async fn start_with(grace: Duration, set: fn(Listening) -> Listening) -> Running
     };
     let app = app::build(TestApi(entered.clone()), options).unwrap();
     let listening = set(Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap());
-    let (address, stop) = (listening.address(), CancellationToken::new());
+    let (address, room, stop) = (listening.address(), listening.room(), CancellationToken::new());
     let server = tokio::spawn(listening.serve(app, stop.clone(), grace));
-    Running { entered, address, draining, stop, server }
+    Running { entered, address, draining, stop, room, server }
 }
 
 /// Sends `request` as it is.
@@ -229,7 +230,7 @@ async fn beyond_its_places_a_connection_waits() {
 #[tokio::test]
 async fn a_client_that_does_not_take_its_answer_is_left() {
     let (ours, theirs) = tokio::io::duplex(64);
-    let mut watched = Watched::new(ours, Arc::default(), LONG, Duration::from_millis(200));
+    let mut watched = Watched::new(ours, Arc::new(Progress::within(Arc::default())), LONG, Duration::from_millis(200));
     let error = watched.write_all(&[0; 1024]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     drop(theirs);
@@ -254,4 +255,79 @@ async fn heads_that_are_too_long_are_refused() {
     let beyond: String = (0..300).map(|number| format!("x-{number}: y\r\n")).collect();
     assert!(ask("/api/nothing", &beyond).await.starts_with("HTTP/1.1 431"));
     assert!(ask("/api/nothing", &format!("x: {}\r\n", "y".repeat(100_000))).await.starts_with("HTTP/1.1 431"));
+}
+
+/// Sends a head of 64 KiB that does not end. `None`: the server has closed the connection.
+async fn endless_head(running: &Running) -> Option<TcpStream> {
+    let before = running.room.held();
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let head = format!("GET /api/take HTTP/1.1\r\nauthorization: {}", "a".repeat(64 << 10));
+    // a server that closes it meanwhile resets it
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut byte = [0; 1];
+    loop {
+        assert!(running.room.held() <= ROOM + (64 << 10), "{}", running.room.held());
+        match tokio::time::timeout(Duration::from_millis(5), stream.read(&mut byte)).await {
+            Ok(Ok(0) | Err(_)) => return None,
+            Ok(Ok(_)) => panic!("an answer to half a head"),
+            Err(_) if running.room.held() >= before + head.len() - room::ALLOWANCE => return Some(stream),
+            Err(_) => {}
+        }
+    }
+}
+
+const ROOM: usize = 256 << 10;
+
+#[tokio::test]
+async fn however_many_send_large_requests_the_room_is_bounded_and_small_ones_are_served() {
+    let running = start_with(Duration::ZERO, |listening| listening.with_patience(PATIENT).with_room(ROOM)).await;
+    let mut open = Vec::new();
+    for _ in 0..50 {
+        open.extend(endless_head(&running).await);
+    }
+    assert_eq!(open.len(), 5, "of 48 KiB beyond their allowance no more fit");
+    let take = async |length: usize, rest: &str| {
+        let text = "a".repeat(length);
+        let request = format!("{HEAD}content-length: {}\r\n{rest}\r\n\"{text}\"", length + 2);
+        read_all(connect(running.address, &request).await).await
+    };
+    let small = take(1000, "connection: close\r\n").await;
+    assert!(small.starts_with("HTTP/1.1 200"), "{small:.300}");
+    for _ in 0..20 {
+        let large = take(200 << 10, "").await;
+        assert!(large.starts_with("HTTP/1.1 503") && large.contains("\"overloaded\""), "{large:.300}");
+        let head = large.to_lowercase();
+        assert!(head.contains("\r\nretry-after: 1\r\n") && head.contains("\r\nconnection: close\r\n"), "{large:.300}");
+    }
+    drop(open);
+    while running.room.held() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let large = take(200 << 10, "").await;
+    assert!(
+        large.starts_with("HTTP/1.1 200") && large.to_lowercase().contains("\r\nconnection: close\r\n"),
+        "{large:.300}"
+    );
+    while running.room.held() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn small_requests_follow_one_another_and_a_large_one_is_the_last() {
+    let running = start_with(Duration::ZERO, |listening| listening.with_patience(PATIENT).with_room(ROOM)).await;
+    let request = |length: usize| format!("{HEAD}content-length: {}\r\n\r\n\"{}\"", length + 2, "a".repeat(length));
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    // together more than one may have
+    for _ in 0..20 {
+        stream.write_all(request(3000).as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"a\"") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is kept open");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+    stream.write_all(request(20_000).as_bytes()).await.unwrap();
+    let last = read_all(stream).await;
+    assert!(last.starts_with("HTTP/1.1 200") && last.ends_with("a\""), "{last:.300}");
 }

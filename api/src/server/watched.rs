@@ -5,32 +5,13 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Where a connection stands: even while a request is awaited, odd while one is answered.
-#[derive(Debug, Default)]
-pub struct Progress {
-    steps: AtomicU64,
-    /// Told whenever all that was written so far is on its way.
-    flushed: watch::Sender<()>,
-}
-
-impl Progress {
-    /// A request has come, or its answer is there.
-    pub fn step(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        self.steps.load(Ordering::Relaxed)
-    }
-}
+use super::room::Progress;
 
 /// How an answer learns that what it has handed over has left this process. In the request's extensions.
 #[derive(Clone, Debug)]
@@ -102,10 +83,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let came = buf.filled().len() > before;
+        let came = buf.filled().len() - before;
         // an error or the end of the stream is told as it is
-        if (poll.is_pending() || came) && self.is_late(cx, came) {
+        if (poll.is_pending() || came > 0) && self.is_late(cx, came > 0) {
             return Poll::Ready(Err(too_slow("the head of the request did not come in time")));
+        }
+        // of a body whoever reads it learns, and can say so
+        if !self.progress.read(came) && self.progress.now().is_multiple_of(2) {
+            return Poll::Ready(Err(io::Error::other("too much is being read for the head of another large request")));
         }
         poll
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use hyper::body::Bytes;
 use jsonschema::Validator;
-use poem::error::ReadBodyError;
 use poem::http::HeaderValue;
 use poem::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use poem::{Body as HttpBody, Request};
@@ -16,6 +16,7 @@ use url::form_urlencoded;
 use super::operations::{Body, Kind};
 use super::{FORM, MAX_BODY, json, report};
 use crate::error::{ApiError, Code, FieldError};
+use crate::server::Crowded;
 
 /// A body that is too large is read up to here before the refusal: 4 MiB.
 const DRAINED: usize = 4 << 20;
@@ -45,7 +46,7 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiEr
     if length.is_some_and(|length| length > MAX_BODY) {
         // a client that is still sending would see its connection reset and miss the answer (RFC 9112, 9.6)
         if length.is_some_and(|length| length <= DRAINED) {
-            let _ = read(request, DRAINED).await;
+            let _ = timeout(patience(request), drain(request.take_body().into_bytes_stream())).await;
         }
         return Err(ApiError::payload_too_large(MAX_BODY));
     }
@@ -57,7 +58,7 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiEr
         None if may_have_body => return Err(unsupported(expected)),
         None => None,
     };
-    let bytes = read(request, MAX_BODY).await?;
+    let bytes = read(request).await?;
     // a form without fields has no bytes
     if bytes.is_empty() && media_type.as_deref() != Some(FORM) {
         if expected.required {
@@ -91,16 +92,46 @@ pub async fn check(request: &mut Request, expected: &Body) -> Result<Sent, ApiEr
     Ok(sent)
 }
 
-async fn read(request: &mut Request, limit: usize) -> Result<Bytes, ApiError> {
-    let patience = request.data::<BodyPatience>().map_or(PATIENCE, |given| given.0);
-    match timeout(patience, request.take_body().into_bytes_limit(limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(ReadBodyError::PayloadTooLarge)) => Err(ApiError::payload_too_large(MAX_BODY)),
-        Ok(Err(_)) => Err(ApiError::new(Code::MalformedJson, "The body ended before its announced length.")),
-        // the rest of the body is not waited for, so nothing can follow on this connection
-        Err(_) => {
-            let detail = format!("The body did not come within {} s.", patience.as_secs());
-            Err(ApiError::new(Code::RequestTimeout, detail).with_header(CONNECTION, HeaderValue::from_static("close")))
+fn patience(request: &Request) -> Duration {
+    request.data::<BodyPatience>().map_or(PATIENCE, |given| given.0)
+}
+
+async fn read(request: &mut Request) -> Result<Bytes, ApiError> {
+    let patience = patience(request);
+    // the rest of the body is not waited for, so nothing can follow on this connection
+    timeout(patience, gather(request)).await.unwrap_or_else(|_| {
+        let detail = format!("The body did not come within {} s.", patience.as_secs());
+        Err(ApiError::new(Code::RequestTimeout, detail).with_header(CONNECTION, HeaderValue::from_static("close")))
+    })
+}
+
+async fn gather(request: &mut Request) -> Result<Bytes, ApiError> {
+    let crowded = request.data::<Crowded>().cloned();
+    let mut parts = request.take_body().into_bytes_stream();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part =
+            part.map_err(|_| ApiError::new(Code::MalformedJson, "The body ended before its announced length."))?;
+        if crowded.as_ref().is_some_and(Crowded::is_true) {
+            drop((bytes, part));
+            drain(parts).await;
+            return Err(ApiError::crowded());
+        }
+        if bytes.len() + part.len() > MAX_BODY {
+            return Err(ApiError::payload_too_large(MAX_BODY));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads what nobody wants, as far as [`DRAINED`].
+async fn drain<E>(mut parts: impl Stream<Item = Result<Bytes, E>> + Unpin) {
+    let mut came = 0;
+    while let Some(Ok(part)) = parts.next().await {
+        came += part.len();
+        if came > DRAINED {
+            return;
         }
     }
 }
