@@ -9,6 +9,7 @@
 //! * [`event`]: what of an audit event is hashed.
 //! * [`log`]: checking a run of events against checkpoints, wherever they come from.
 //! * [`export`]: the export of the audit log, its writing and its verification.
+//! * [`package`]: evidence packages and their verification.
 //! * [`verdict`]: what a verification comes to.
 
 pub mod canonical;
@@ -19,6 +20,7 @@ pub mod hash;
 pub mod keys;
 pub mod log;
 pub mod note;
+pub mod package;
 pub mod tree;
 pub mod verdict;
 

@@ -2,3 +2,4 @@
 //! cloud's SDK, and it never sees what the clouds hold: it reaches nothing but what the operator's configuration names.
 
 pub mod kms;
+pub mod objects;

@@ -10,6 +10,7 @@ use std::{
 
 mod audit;
 mod given;
+mod package;
 
 /// Checks what Keywright exported, offline: with the file, a public key, and, if there is one, an older checkpoint.
 ///
@@ -26,6 +27,8 @@ struct Arguments {
 enum What {
     /// Checks an export of the audit log (NDJSON).
     Audit(audit::Audit),
+    /// Checks an evidence package (ZIP).
+    Package(package::Package),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     };
     let checked = match arguments.what {
         What::Audit(audit) => audit.check().map(|report| report.to_string()),
+        What::Package(package) => package.check().map(|report| report.to_string()),
     };
     match checked {
         Ok(report) => told(&format!("VALID\n{report}")),
