@@ -12,6 +12,7 @@ pub mod audit_outbox;
 pub mod audit_tile;
 pub mod call_budget;
 pub mod clock;
+pub mod evidence_package;
 pub mod idempotency;
 pub mod job;
 pub mod job_event;

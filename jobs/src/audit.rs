@@ -76,6 +76,8 @@ event_types! {
     ApprovalApproved = "approval.approved",
     ApprovalDenied = "approval.denied",
     ApprovalExpired = "approval.expired",
+    EvidenceRequested = "evidence.requested",
+    EvidenceDownloaded = "evidence.downloaded",
     JobStarted = "job.started",
     JobEnded = "job.ended",
     JobCanceled = "job.canceled",

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::floor::Calls,
+    evidence::Workshop,
     job::JobError,
     pacing::{Account, Budgets, Pacer, Tally},
     provider::{Gate, Pass, Providers, Stopped, Target},
@@ -26,6 +27,8 @@ pub struct Context {
     pub database: Database,
     pub providers: Arc<dyn Providers>,
     pub sealing: Sealing,
+    /// What evidence packages are built with.
+    pub evidence: Workshop,
     /// For domain decisions; leases and due times go by the database's clock.
     pub clock: Clock,
     /// The job as it was claimed.

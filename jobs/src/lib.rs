@@ -3,6 +3,7 @@
 //! * [`approvals`]: what somebody else must approve.
 //! * [`audit`]: the event that every business transaction writes.
 //! * [`egress`]: where addresses that users enter may lead.
+//! * [`evidence`]: what evidence packages are built with and kept in.
 //! * [`domain`]: pure rules; no async, no database, no clock, no randomness.
 //! * [`provider`]: the seam behind which every cloud lives.
 //! * [`queue`]: the job engine over our own table.
@@ -20,6 +21,7 @@ pub mod audit;
 pub mod context;
 pub mod domain;
 pub mod egress;
+pub mod evidence;
 pub mod job;
 pub mod kinds;
 pub mod licence;

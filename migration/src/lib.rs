@@ -26,6 +26,7 @@ mod m20261124_000018_details;
 mod m20261124_000020_call_budgets;
 mod m20261124_000021_beside;
 mod m20261124_000022_audit_log;
+mod m20261124_000023_evidence;
 mod m20261124_000024_job_reports;
 mod m20261124_000025_orders;
 
@@ -56,6 +57,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000020_call_budgets::Migration),
             Box::new(m20261124_000021_beside::Migration),
             Box::new(m20261124_000022_audit_log::Migration),
+            Box::new(m20261124_000023_evidence::Migration),
             Box::new(m20261124_000024_job_reports::Migration),
             Box::new(m20261124_000025_orders::Migration),
         ]

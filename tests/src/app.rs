@@ -8,6 +8,7 @@ use keywright_entities::{
     types::{ProviderKind, ScanMode, Trigger},
 };
 use keywright_jobs::{
+    evidence::{Layout, LayoutError, Report, Store, Workshop, objects::Place},
     kinds::discovery::request::{self, OnConflict, ScanRequest},
     queue::{
         Enqueued, Requester,
@@ -24,7 +25,8 @@ use keywright_worker::{
 };
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -43,6 +45,7 @@ pub struct TestApp {
     pub waiters: Waiters,
     pub stop: CancellationToken,
     database: TestDatabase,
+    data: TempDir,
 }
 
 impl TestApp {
@@ -50,7 +53,18 @@ impl TestApp {
         let stop = CancellationToken::new();
         let wake = Wake::start(&database.database, stop.clone());
         let waiters = Waiters::start(database.database.clone(), &wake, stop.clone());
-        Self { cloud: MemoryCloud::default(), waiters, stop, database }
+        Self { cloud: MemoryCloud::default(), waiters, stop, database, data: TempDir::new().expect("a directory") }
+    }
+
+    /// What packages are built with here: a local store, and reports that are laid out as plain words.
+    pub fn workshop(&self) -> Workshop {
+        let store = Store::new(Place::Local, self.data.path(), None);
+        Workshop::new(store, self.data.path(), Some(Arc::new(PlainLayout)))
+    }
+
+    /// Where the app's packages lie.
+    pub fn data(&self) -> &Path {
+        self.data.path()
     }
 
     pub fn database(&self) -> &Database {
@@ -68,6 +82,7 @@ impl TestApp {
             database: self.database.another().await,
             providers: Arc::new(self.cloud.clone()),
             sealing: sealing(self.database()).await,
+            evidence: settings.evidence.unwrap_or_else(|| self.workshop()),
             clock: Clock::system(),
             name: "test".to_owned(),
             labels: settings.labels,
@@ -102,6 +117,16 @@ impl TestApp {
     }
 }
 
+/// Lays out nothing, fast: names the package and what is attached.
+struct PlainLayout;
+
+impl Layout for PlainLayout {
+    fn lay_out(&self, report: &Report) -> Result<Vec<u8>, LayoutError> {
+        let attached: Vec<&str> = report.attachments.iter().map(|file| file.name.as_str()).collect();
+        Ok(format!("%PDF of {} with {}", report.package, attached.join(" ")).into_bytes())
+    }
+}
+
 /// What a worker in the test is like.
 pub struct WorkerSettings {
     pub labels: Vec<String>,
@@ -109,6 +134,8 @@ pub struct WorkerSettings {
     pub lease: Duration,
     pub grace: Duration,
     pub limits: Limits,
+    /// `None`: that of the app.
+    pub evidence: Option<Workshop>,
 }
 
 impl Default for WorkerSettings {
@@ -119,6 +146,7 @@ impl Default for WorkerSettings {
             lease: Duration::from_secs(8),
             grace: Duration::ZERO,
             limits: Limits::default(),
+            evidence: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use keywright_entities::{job, types::JobState};
 use keywright_jobs::{
     context::Context,
     domain::backoff,
+    evidence::Workshop,
     job::{Done, JobError},
     kinds, metrics,
     pacing::{Budgets, Tally},
@@ -34,6 +35,7 @@ pub struct Attempts {
     pub database: Database,
     pub providers: Arc<dyn Providers>,
     pub sealing: Sealing,
+    pub evidence: Workshop,
     pub clock: Clock,
     pub renewer: Arc<Renewer>,
     pub recorder: Recorder,
@@ -50,6 +52,7 @@ impl Attempts {
             database: self.database.clone(),
             providers: Arc::clone(&self.providers),
             sealing: self.sealing.clone(),
+            evidence: self.evidence.clone(),
             clock: self.clock.clone(),
             job: (*job).clone(),
             lease: Arc::clone(&claimed.lease),

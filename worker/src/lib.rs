@@ -4,4 +4,5 @@ pub mod attempt;
 pub mod listen;
 pub mod process;
 pub mod providers;
+pub mod report;
 pub mod runner;

@@ -1,12 +1,13 @@
 //! A worker process from its arguments to its exit code, whatever clouds it reaches.
 
 use crate::{
-    listen,
+    listen, report,
     runner::{Ended, Runner},
 };
 use anyhow::Context as _;
 use clap::Parser;
 use keywright_jobs::{
+    evidence::Workshop,
     provider::Providers,
     setup::{
         clock::Clock,
@@ -126,6 +127,7 @@ async fn work(
         database: database.clone(),
         providers: connect(&config)?,
         sealing,
+        evidence: Workshop::new(config.evidence_store(), &config.data_dir, report::layout()),
         clock: Clock::system(),
         name: host_name(&config),
         labels: config.worker_labels.clone(),

@@ -6,6 +6,7 @@ use keywright_entities::{clock, worker};
 use keywright_jobs::{
     approvals,
     audit::sequencer::Sequencer,
+    evidence::Workshop,
     kinds,
     pacing::Budgets,
     provider::Providers,
@@ -49,6 +50,7 @@ pub struct Runner {
     pub providers: Arc<dyn Providers>,
     /// Opens the credentials that subscriptions store.
     pub sealing: Sealing,
+    pub evidence: Workshop,
     pub clock: Clock,
     pub name: String,
     pub labels: Vec<String>,
@@ -111,6 +113,7 @@ impl Runner {
             database: self.database.clone(),
             providers: Arc::clone(&self.providers),
             sealing: self.sealing.clone(),
+            evidence: self.evidence.clone(),
             clock: self.clock.clone(),
             renewer,
             recorder: Recorder::start(self.database.clone()),

@@ -1,6 +1,7 @@
 //! Pure rules: every function here is synchronous and decides by its arguments alone.
 
 pub mod backoff;
+pub mod evidence;
 pub mod floor;
 pub mod google;
 pub mod inventory;

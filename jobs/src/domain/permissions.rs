@@ -60,6 +60,10 @@ permissions! {
     SystemRead = "system:read": [Viewer, Auditor, Operator, Admin];
     /// Read the audit log, export and verify it.
     AuditRead = "audit:read": [Auditor, Admin];
+    /// Read evidence packages.
+    EvidenceRead = "evidence:read": [Auditor, Admin];
+    /// Have evidence packages built.
+    EvidenceBuild = "evidence:build": [Auditor, Admin];
     /// Manage users, and everybody's sessions and tokens.
     UsersManage = "users:manage": [Admin];
     /// Read what waits for approval, and what became of it.

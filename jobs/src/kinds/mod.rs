@@ -1,6 +1,7 @@
 //! What the system can be asked to do: one file per kind of job, and here the list of them.
 
 pub mod discovery;
+pub mod evidence;
 pub mod noop;
 pub mod subscription;
 
@@ -14,6 +15,7 @@ use crate::{
     setup::database::Write,
 };
 use discovery::{request::ScanRequest, scan::Scan, scope::ScopeListing};
+use evidence::BuildPackage;
 use keywright_entities::{
     job,
     scope::Scope,
@@ -32,6 +34,7 @@ pub const KINDS: &[&str] = &[
     ScopeListing::KIND,
     Test::KIND,
     AccountsListing::KIND,
+    BuildPackage::KIND,
     #[cfg(feature = "bench")]
     noop::Noop::KIND,
 ];
@@ -91,7 +94,9 @@ pub async fn start(
 /// The subscriptions that a job looks at, where its row does not name the one; none when it is about none.
 pub fn subscriptions(kind: &str, payload: &Value) -> Vec<Uuid> {
     match kind {
-        Scan::KIND => payload.get("subscriptions").and_then(|ids| Vec::deserialize(ids).ok()).unwrap_or_default(),
+        Scan::KIND | BuildPackage::KIND => {
+            payload.get("subscriptions").and_then(|ids| Vec::deserialize(ids).ok()).unwrap_or_default()
+        }
         _ => Vec::new(),
     }
 }
@@ -103,6 +108,7 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
         ScopeListing::KIND => decoded::<ScopeListing>(context)?.run(context).await,
         Test::KIND => decoded::<Test>(context)?.run(context).await,
         AccountsListing::KIND => decoded::<AccountsListing>(context)?.run(context).await,
+        BuildPackage::KIND => decoded::<BuildPackage>(context)?.run(context).await,
         #[cfg(feature = "bench")]
         noop::Noop::KIND => decoded::<noop::Noop>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
@@ -155,6 +161,7 @@ pub async fn retry(
         return Err(RetryRefused::UnderWay);
     }
     match of.kind.as_str() {
+        BuildPackage::KIND => evidence::request::retry(write, visible, requester, of).await,
         Scan::KIND | ScopeListing::KIND => discovery::retry::retry(write, visible, requester, of, again).await,
         Test::KIND | AccountsListing::KIND => subscription::request::retry(write, visible, requester, of, again).await,
         _ => Err(RetryRefused::Gone),

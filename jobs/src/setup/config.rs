@@ -14,9 +14,9 @@ pub use oidc::{CALLBACK, GroupRoles, Issuer, Oidc};
 pub use sources::{Sources, Text, variable};
 pub use values::{DatabaseKind, DatabaseUrl, EgressAllow, LicenceKey, LogFormat, MasterKeySource, MasterKeys};
 
-use crate::{queue::limits::Limits, retention::Retention};
+use crate::{evidence::Store, queue::limits::Limits, retention::Retention};
 use ipnet::IpNet;
-use keywright_stores::kms::Kms;
+use keywright_stores::{kms::Kms, objects::Place};
 use secrecy::SecretString;
 use std::{
     collections::BTreeMap,
@@ -54,6 +54,11 @@ pub struct Config {
     master_key_file: Option<PathBuf>,
     master_key_kms: Option<Kms>,
     master_key_previous: Option<MasterKeySource>,
+    /// As evidence packages name whoever runs this instance; empty where it is not said.
+    pub organisation: String,
+    evidence_place: Place,
+    /// For how long an address is good to which downloads are sent; `None` = the API sends files itself.
+    pub evidence_signed_urls: Option<Duration>,
     pub admin_password: Option<SecretString>,
     /// Where the licence is; only together with the key.
     pub licence_file: Option<PathBuf>,
@@ -144,6 +149,9 @@ impl Config {
             master_key_file: None,
             master_key_kms: None,
             master_key_previous: None,
+            organisation: String::new(),
+            evidence_place: Place::Local,
+            evidence_signed_urls: None,
             admin_password: None,
             licence_file: None,
             licence_public_key: None,
@@ -176,6 +184,11 @@ impl Config {
     /// The certificate chain and its key, both in PEM, when the API is to end TLS itself.
     pub fn tls_files(&self) -> Option<(&Path, &Path)> {
         self.tls_cert.as_deref().zip(self.tls_key.as_deref())
+    }
+
+    /// Where evidence packages are kept.
+    pub fn evidence_store(&self) -> Store {
+        Store::new(self.evidence_place.clone(), &self.data_dir, self.gcp_endpoint.clone())
     }
 
     /// Where the key-encryption key comes from, and the one before.

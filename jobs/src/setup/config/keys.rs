@@ -5,12 +5,12 @@
 use super::{
     Config, LONGEST_GRACE, oidc,
     parse::{
-        by_kind, http_url, joined, label, limit, list, log_filter, log_format, master_key, number, parsed,
-        previous_key, shown_by_kind, to,
+        by_kind, http_url, joined, label, limit, list, log_filter, log_format, master_key, number, organisation,
+        parsed, previous_key, shown_by_kind, to,
     },
     values::{DatabaseUrl, LicenceKey, LogFormat, MASK, origin, proxy},
 };
-use keywright_stores::kms::WrongName;
+use keywright_stores::{kms::WrongName, objects::WrongPlace};
 use std::{path::PathBuf, time::Duration};
 
 /// Names the TOML file.
@@ -153,6 +153,41 @@ pub const KEYS: &[Key] = &[
         used_by: UsedBy::Worker,
         set: |c, text| to(&mut c.worker_metrics_open, parsed(text, "true or false", "true")?),
         show: |c| Some(c.worker_metrics_open.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_ORGANISATION",
+        meaning: "the organisation's name on evidence packages",
+        default: "–",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| to(&mut c.organisation, organisation(text)?),
+        show: |c| Some(c.organisation.clone()).filter(|name| !name.is_empty()),
+    },
+    Key {
+        name: "KEYWRIGHT_EVIDENCE_STORE",
+        meaning: "where evidence packages are kept: `local` (in the data directory, which API and workers must share), \
+                  `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`",
+        default: "local",
+        secret: false,
+        used_by: UsedBy::Both,
+        set: |c, text| to(&mut c.evidence_place, text.parse().map_err(|wrong: WrongPlace| wrong.to_string())?),
+        show: |c| Some(c.evidence_place.to_string()),
+    },
+    Key {
+        name: "KEYWRIGHT_EVIDENCE_SIGNED_URL_SECONDS",
+        meaning: "downloads are sent on to an address in the bucket that is good for so many seconds, 10 to 3600; 0 = the API sends \
+                  the file itself, as it does from a local store",
+        default: "0",
+        secret: false,
+        used_by: UsedBy::Api,
+        set: |c, text| {
+            let seconds = number(text, 0..=3600)?;
+            if (1..10).contains(&seconds) {
+                return Err("must be 0 or from 10 to 3600, e.g. 300".to_owned());
+            }
+            to(&mut c.evidence_signed_urls, (seconds > 0).then(|| Duration::from_secs(seconds)))
+        },
+        show: |c| Some(c.evidence_signed_urls.map_or(0, |life| life.as_secs()).to_string()),
     },
     Key {
         name: "KEYWRIGHT_ADMIN_PASSWORD",

@@ -63,6 +63,14 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name in one line.
+pub(super) fn organisation(text: &str) -> Result<String, String> {
+    if text.chars().count() > 200 || text.contains(char::is_control) {
+        return Err("is not a name: at most 200 characters in one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Understands the value of `KEYWRIGHT_MASTER_KEY_PREVIOUS`. The error does not repeat the text.
 pub(super) fn previous_key(text: &str) -> Result<MasterKeySource, String> {
     if let Some(path) = text.strip_prefix("file:") {
