@@ -11,7 +11,7 @@ use keywright_api::{
         signing_keys::{self, SigningKeys, When},
     },
     openapi,
-    routes::{Api, jobs::events::Pace},
+    routes::{Api, evidence, jobs::events::Pace},
     server::{Certificate, Listening},
     service::{self, Parts, Surroundings},
 };
@@ -258,6 +258,7 @@ async fn serve(migrate: bool, config: &Config, tls: Option<Arc<Certificate>>) ->
         sealing,
         clock,
         licence: Arc::new(licence),
+        evidence: evidence::Setup::of(config),
         worker_silence: config.lease * 2,
         listen: config.listen.ip(),
         edge: Surroundings::of(config).context("KEYWRIGHT_OIDC_CLIENT_SECRET_FILE")?,

@@ -22,6 +22,7 @@ use crate::{
         audit::AuditApi,
         auth::AuthApi,
         discovery::{AssetsApi, CoverageApi, DuplicatesApi, ScansApi},
+        evidence::{self, EvidenceApi},
         jobs::{
             JobsApi,
             control::JobControlApi,
@@ -58,6 +59,7 @@ pub struct Parts {
     pub sealing: Sealing,
     pub clock: Clock,
     pub licence: Arc<Licence>,
+    pub evidence: evidence::Setup,
     /// A worker that was not seen for this long does not count as live.
     pub worker_silence: Duration,
     /// Where it is served: on a loopback address `/metrics` is open.
@@ -114,6 +116,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         sealing,
         clock,
         licence,
+        evidence,
         worker_silence,
         listen,
         edge,
@@ -136,6 +139,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         }
         None => Arc::new(IdentityGate(Arc::clone(&identity))),
     };
+    let evidence_waiters = waiters.clone();
     let settings = Live::new(database.clone());
     licence.watch(draining.clone());
     let sso = match edge.sso {
@@ -181,7 +185,10 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
             AuditApi { database: database.clone(), sealing: sealing.clone() },
         ),
         SettingsApi { database: database.clone(), settings },
-        LicenceApi { licence: Arc::clone(&licence) },
+        (
+            LicenceApi { licence: Arc::clone(&licence) },
+            EvidenceApi { database: database.clone(), waiters: evidence_waiters, setup: evidence },
+        ),
         QueuesApi { database, worker_silence },
     );
     let options = app::Options {

@@ -19,7 +19,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub use server::Server;
+use server::evidence;
+pub use server::{ORGANISATION, Server};
 pub use statements::Statements;
 
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
@@ -81,7 +82,7 @@ impl Api {
         let shift = Arc::new(Mutex::new(TimeDelta::zero()));
         let statements = Arc::<Statements>::default();
         let database = statements.of(app.another().await);
-        let server = Server::start(database, listen, edge, &shift, pace, terms.clone()).await;
+        let server = Server::start(database, listen, edge, &shift, pace, terms.clone(), evidence(&app)).await;
         let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().expect("a client");
         let mut api =
             Self { app, address: server.address, shift, client, tokens: HashMap::new(), statements, server, terms };
@@ -95,7 +96,8 @@ impl Api {
     }
 
     pub async fn surrounded_neighbour(&self, edge: Surroundings) -> Server {
-        Server::start(self.app.another().await, LOOPBACK, edge, &self.shift, Pace::default(), self.terms.clone()).await
+        let (database, terms) = (self.app.another().await, self.terms.clone());
+        Server::start(database, LOOPBACK, edge, &self.shift, Pace::default(), terms, evidence(&self.app)).await
     }
 
     /// This facade's licence.

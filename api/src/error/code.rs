@@ -61,6 +61,14 @@ pub enum Code {
     SsoDenied,
     /// The provider does not answer.
     SsoUnavailable,
+    /// The package is being built, or could not be.
+    EvidenceNotReady,
+    /// The worker and this process do not have the same store.
+    EvidenceStoreNotShared,
+    /// The store does not answer, or not to us.
+    EvidenceStoreUnavailable,
+    /// No byte of the file is in the range.
+    RangeNotSatisfiable,
 }
 
 impl Code {
@@ -112,6 +120,10 @@ impl Code {
         Self::SsoFailed,
         Self::SsoDenied,
         Self::SsoUnavailable,
+        Self::EvidenceNotReady,
+        Self::EvidenceStoreNotShared,
+        Self::EvidenceStoreUnavailable,
+        Self::RangeNotSatisfiable,
     ];
 
     /// The wire spelling, the HTTP status it is answered with, and the title (the same for every occurrence, RFC 9457).
@@ -162,6 +174,12 @@ impl Code {
             Self::SsoFailed => ("sso_failed", 401, "The single sign-on failed"),
             Self::SsoDenied => ("sso_denied", 403, "The single sign-on was denied"),
             Self::SsoUnavailable => ("sso_unavailable", 503, "The provider of single sign-on cannot be used"),
+            Self::EvidenceNotReady => ("evidence_not_ready", 409, "The package is not there yet"),
+            Self::EvidenceStoreNotShared => ("evidence_store_not_shared", 409, "The evidence store is not shared"),
+            Self::EvidenceStoreUnavailable => {
+                ("evidence_store_unavailable", 503, "The evidence store cannot be used now")
+            }
+            Self::RangeNotSatisfiable => ("range_not_satisfiable", 416, "The range is outside of the file"),
             Self::TooManySchedules => ("too_many_schedules", 409, "There are as many schedules as allowed"),
         }
     }

@@ -24,6 +24,9 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("updateUser", &[409, 429]),
     ("deleteUser", &[409]),
     ("startScan", &[409]),
+    ("buildEvidence", &[409]),
+    ("downloadEvidence", &[409, 416]),
+    ("getEvidenceReport", &[409]),
     ("updateSettings", &[428]),
     ("approve", &[409]),
     ("deny", &[409]),
@@ -105,6 +108,7 @@ fn refusal(status: u16, keyed: bool) -> Value {
         }}),
     );
     let header = match status {
+        416 => Some(("Content-Range", json!({ "type": "string" }), "`bytes */` and the size of the file.")),
         401 => Some(("WWW-Authenticate", json!({ "type": "string" }), "The challenge (RFC 6750).")),
         429 | 503 => Some(("Retry-After", json!({ "type": "integer" }), "Seconds after which to try again.")),
         409 if keyed => {
@@ -132,6 +136,7 @@ fn describe(status: u16) -> (&'static str, Code) {
         414 => ("The path is too long.", Code::UriTooLong),
         431 => ("The headers are too large.", Code::HeadersTooLarge),
         415 => ("The content type is not supported.", Code::UnsupportedMediaType),
+        416 => ("No byte of the file is in the range.", Code::RangeNotSatisfiable),
         422 => ("The idempotency key was used with another body.", Code::IdempotencyKeyReused),
         428 => ("`If-Match` is required.", Code::PreconditionRequired),
         429 => ("Too many requests.", Code::RateLimited),

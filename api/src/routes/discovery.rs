@@ -8,4 +8,4 @@ mod scans;
 pub use assets::AssetsApi;
 pub use coverage::CoverageApi;
 pub use duplicates::DuplicatesApi;
-pub use scans::{ScansApi, problems as scan_problems};
+pub use scans::{Conflict, ScansApi, problems as scan_problems};

@@ -17,7 +17,7 @@ use crate::{
     timestamp::Timestamp,
     wire::JobState,
 };
-use keywright_entities::{job, scan, scope::Scope, types};
+use keywright_entities::{evidence_package, job, scan, scope::Scope, types};
 use keywright_jobs::{
     queue::{
         Enqueued,
@@ -273,7 +273,7 @@ fn parts(enqueued: Enqueued) -> (job::Model, bool) {
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240), at most [`MAX_WAIT`]; other preferences are not ours.
-fn preferred_wait(prefer: &str) -> Option<u32> {
+pub fn preferred_wait(prefer: &str) -> Option<u32> {
     prefer.split([',', ';']).find_map(|item| {
         let (name, value) = item.trim().split_once('=')?;
         let seconds = value.trim().trim_matches('"').parse::<u64>().ok()?;
@@ -298,8 +298,10 @@ fn visible(backend: DbBackend, to: &Scope) -> Select<job::Entity> {
         .select_only()
         .column(scan::Column::Id)
         .filter(to.on_all_of(backend, scan::Column::Subscriptions.into_expr()));
-    let scans = job::Column::Id.in_subquery(scans.into_query());
-    job::Entity::find().filter(Condition::any().add(to.on(job::Column::SubscriptionId)).add(scans))
+    let packages = evidence_package::visible(backend, to).select_only().column(evidence_package::Column::Id);
+    let among = |ids: sea_orm::sea_query::SelectStatement| job::Column::Id.in_subquery(ids);
+    let seen = Condition::any().add(to.on(job::Column::SubscriptionId));
+    job::Entity::find().filter(seen.add(among(scans.into_query())).add(among(packages.into_query())))
 }
 
 /// A job of this subscription, or one with a part that is.

@@ -19,6 +19,7 @@ pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod discovery;
+pub mod evidence;
 pub mod jobs;
 pub mod licence;
 pub mod metrics;
@@ -52,7 +53,7 @@ pub type Api = (
     schedules::SchedulesApi,
     (approvals::ApprovalsApi, audit::AuditApi),
     settings::SettingsApi,
-    licence::LicenceApi,
+    (licence::LicenceApi, evidence::EvidenceApi),
     queues::QueuesApi,
 );
 
@@ -77,4 +78,6 @@ pub enum Tag {
     Approvals,
     /// What happened, and the proof of it.
     Audit,
+    /// Packages that an auditor can check without us.
+    Evidence,
 }

@@ -3,7 +3,6 @@
 pub mod clock;
 pub mod config;
 pub mod database;
-pub mod evidence_key;
 pub mod ids;
 pub mod process;
 pub mod sealing;

@@ -2,12 +2,12 @@
 
 use super::{ADMIN_PASSWORD, Shift, shifted};
 use crate::{
-    app::{PATIENCE, sealing},
+    app::{PATIENCE, TestApp, sealing},
     licence::Terms,
 };
 use keywright_api::{
     auth::{Identity, Settings, bootstrap},
-    routes::jobs::events::Pace,
+    routes::{evidence::Setup, jobs::events::Pace},
     server::Listening,
     service::{self, Parts, Surroundings},
 };
@@ -19,6 +19,9 @@ use std::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// As packages name whoever runs the instance.
+pub const ORGANISATION: &str = "Acme & Sons";
 
 /// A worker that was not seen for this long does not count as live.
 const SILENCE: Duration = Duration::from_secs(16);
@@ -39,6 +42,7 @@ impl Server {
         shift: &Shift,
         pace: Pace,
         terms: Option<Terms>,
+        evidence: Setup,
     ) -> Self {
         let stop = CancellationToken::new();
         let sealing = sealing(&database).await;
@@ -54,6 +58,7 @@ impl Server {
             sealing,
             clock,
             licence: Arc::clone(&licence),
+            evidence,
             worker_silence: SILENCE,
             listen,
             edge,
@@ -74,4 +79,9 @@ impl Drop for Server {
         self.stop.cancel();
         self.serving.abort();
     }
+}
+
+/// The store in which the app's workers put their packages.
+pub(super) fn evidence(app: &TestApp) -> Setup {
+    Setup { store: app.workshop().store, organisation: ORGANISATION.to_owned(), signed_urls: None }
 }

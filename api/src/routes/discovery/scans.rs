@@ -3,7 +3,7 @@
 mod input;
 mod queries;
 
-pub use input::problems;
+pub use input::{Conflict, problems};
 
 use super::assets::{AssetView, view_of_version};
 use crate::{

@@ -11,6 +11,7 @@ use keywright_jobs::{
     job::Job,
     kinds::{
         discovery::scan::Scan,
+        evidence::BuildPackage,
         subscription::{accounts::AccountsListing, test::Test},
     },
     queue::{outcome::sum_counts, overview},
@@ -291,6 +292,7 @@ fn result(job: &job::Model) -> Option<JobResult> {
         Scan::KIND => ("scan".to_owned(), format!("/api/assets/discovery/scans/{}", job.id)),
         Test::KIND => ("subscriptionTest".to_owned(), about()?),
         AccountsListing::KIND => ("accounts".to_owned(), about()?),
+        BuildPackage::KIND => ("evidence".to_owned(), format!("/api/evidence/{}", job.id)),
         _ => (job.result_type.clone()?, job.result_href.clone()?),
     };
     Some(JobResult { kind, href, test: None, accounts: None })

@@ -161,6 +161,7 @@ pub fn scope(source: &Source<'_>, told: &Told) -> Value {
         "frameworks": source.request.frameworks.iter().map(|name| json!({"framework": name, "standing": Standing::NotInThisVersion}))
             .collect::<Vec<_>>(),
         "sections": sections,
+        "auditEvents": {"standing": Standing::NotInThisVersion, "instead": "GET /api/audit/export?format=ndjson, signed by the same key"},
         "gaps": told.gaps.json(),
     })
 }

@@ -14,11 +14,11 @@ pub mod request;
 mod source;
 
 use crate::{
+    audit::keys,
     context::Context,
     evidence::LayoutError,
     job::{Done, Job, JobError},
     provider::{Gate, Pass},
-    setup::evidence_key,
 };
 use archive::{ARCHIVE, Archive, content_of};
 use build::Told;
@@ -104,7 +104,7 @@ struct Built {
 impl Built {
     async fn make(context: &Context, source: &Source<'_>, room: &mut Room) -> Result<Self, JobError> {
         context.report("populations", 0, None);
-        let signer = evidence_key::signer(&context.database, &context.sealing).await?;
+        let signer = keys::signer(&context.database, &context.sealing).await.map_err(no_key)?;
         let verifier = signer.verifier().to_string();
         let told = build::write(context, source, room).await?;
         context.evidence.step("scope");
@@ -259,6 +259,13 @@ fn remove(path: &Path) {
 /// Ends the attempt where it must end.
 async fn still_ours(context: &Context) -> Result<(), JobError> {
     Gate::new(Arc::clone(&context.lease) as Arc<dyn Pass>).pass().await.map_err(JobError::from)
+}
+
+fn no_key(error: keys::KeyError) -> JobError {
+    match error {
+        keys::KeyError::Database(error) => error.into(),
+        error => JobError::retry("signing_key_unavailable", error),
+    }
 }
 
 fn disk(error: io::Error) -> JobError {

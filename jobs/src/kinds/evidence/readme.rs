@@ -44,7 +44,7 @@ THE SAME AND MORE, WITH OUR VERIFIER
   keywright-verify package PACKAGE.zip --key NAME+ID+BASE64 [--checkpoint OLDER-CHECKPOINT]
 
 It needs no network and no database. It names the first fault by file and row, compares each CSV with its JSONL, draws the
-samples again and, where the audit log is in the package, checks it event by event. It ends with 0 = valid, 1 = tampered with,
+samples again. The audit log is not in the package: GET /api/audit/export?format=ndjson, keywright-verify audit. It ends with 0 = valid, 1 = tampered with,
 2 = incomplete, 3 = called in a wrong way.
 
 WHAT IS IN IT

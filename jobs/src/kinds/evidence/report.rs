@@ -175,6 +175,11 @@ fn fill(section: &mut Section, name: &str, source: &Source<'_>, told: &Told) {
             section.tables.extend(COVERAGE.iter().filter_map(|shown| table(told, shown)));
         }
         _ => {
+            section.paragraphs.push(
+                "The events of the audit log are not in this package; they are exported on their own (GET /api/audit/export), signed \
+                 by the same key, and checked by the same program."
+                    .to_owned(),
+            );
             section.figures.push(figure(told, "Jobs by outcome", ("jobs", "state")));
             section.tables.extend(AUDIT.iter().filter_map(|shown| table(told, shown)));
         }

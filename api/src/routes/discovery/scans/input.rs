@@ -25,6 +25,16 @@ pub enum Conflict {
     Reject,
 }
 
+impl From<Conflict> for OnConflict {
+    fn from(conflict: Conflict) -> Self {
+        match conflict {
+            Conflict::Join => Self::Join,
+            Conflict::Queue => Self::Queue,
+            Conflict::Reject => Self::Reject,
+        }
+    }
+}
+
 /// What to scan.
 #[derive(Debug, Default, Object)]
 #[oai(rename_all = "camelCase", example)]
@@ -54,11 +64,7 @@ impl StartScan {
         ScanRequest {
             mode: self.mode.unwrap_or(ScanMode::Full).into(),
             subscriptions: self.subscriptions,
-            on_conflict: match self.on_conflict.unwrap_or_default() {
-                Conflict::Join => OnConflict::Join,
-                Conflict::Queue => OnConflict::Queue,
-                Conflict::Reject => OnConflict::Reject,
-            },
+            on_conflict: self.on_conflict.unwrap_or_default().into(),
             priority: self.priority.unwrap_or(Priority::Normal).into(),
             run_at: self.run_at.map(|at| at.0),
         }
