@@ -26,6 +26,8 @@ KWTEST_FAKETIME=$(scripts/faketime.sh)
 export KWTEST_FAKETIME
 KWTEST_PGBOUNCER=$(scripts/pgbouncer.sh)
 export KWTEST_PGBOUNCER
+KWTEST_PDF_TOOLS=$(scripts/pdf-tools.sh)
+export KWTEST_PDF_TOOLS
 chmod 711 "$work" # PostgreSQL may run as another user
 fast=(-c fsync=off -c full_page_writes=off -c synchronous_commit=off)
 if [ "${KWTEST_POSTGRES_DURABLE:-}" = 1 ]; then fast=(); fi

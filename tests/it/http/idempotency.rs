@@ -61,6 +61,10 @@ fn samples(subscribed: &str, ended: &str) -> BTreeMap<&'static str, (String, [Va
         ("createSchedule", ("/api/schedules".to_owned(), ["a", "b"].map(schedule))),
         ("retryJob", (format!("/api/jobs/{ended}/retry"), ["all", "failed"].map(|scope| json!({"scope": scope})))),
         ("listAccounts", (format!("{SUBSCRIPTIONS}/{subscribed}/accounts"), [json!({}), json!({})])),
+        (
+            "buildEvidence",
+            ("/api/evidence".to_owned(), [json!({"onConflict": "queue"}), json!({"sample": {"size": 1}})]),
+        ),
         ("createSubscription", (SUBSCRIPTIONS.to_owned(), [subscription("two"), subscription("three")])),
         ("createUser", ("/api/users".to_owned(), ["ada", "bob"].map(user))),
         ("createToken", ("/api/tokens".to_owned(), ["a", "b"].map(|name| json!({"name": name, "role": "viewer"})))),

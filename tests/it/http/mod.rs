@@ -12,6 +12,7 @@ mod document;
 mod duplicates;
 mod egress;
 mod events;
+mod evidence;
 mod hardening;
 mod history;
 mod idempotency;

@@ -16,10 +16,10 @@ on_both_databases!(every_operation_is_open_to_its_roles_only, the_documented_tab
 
 const EVERYBODY: &[&str] = &["viewer", "auditor", "operator", "admin"];
 const OPERATORS: &[&str] = &["operator", "admin"];
+const AUDITORS: &[&str] = &["auditor", "admin"];
 const ADMINS: &[&str] = &["admin"];
 /// An id of nothing.
 const NOBODYS: &str = "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99";
-const AUDITORS: &[&str] = &["auditor", "admin"];
 
 /// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
 struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
@@ -120,6 +120,11 @@ fn table() -> Vec<Row> {
         Row("getSettings", get.clone(), "/api/settings", None, EVERYBODY, "system:read"),
         Row("updateSettings", patch.clone(), "/api/settings", Some(json!({})), ADMINS, "settings:write"),
         Row("getLicense", get.clone(), "/api/system/license", None, EVERYBODY, "system:read"),
+        Row("buildEvidence", post.clone(), "/api/evidence", Some(json!({})), AUDITORS, "evidence:build"),
+        Row("listEvidence", get.clone(), "/api/evidence", None, AUDITORS, "evidence:read"),
+        Row("getEvidence", get.clone(), "/api/evidence/{id}", None, AUDITORS, "evidence:read"),
+        Row("downloadEvidence", get.clone(), "/api/evidence/{id}/download", None, AUDITORS, "evidence:read"),
+        Row("getEvidenceReport", get.clone(), "/api/compliance/evidence-package", None, AUDITORS, "evidence:build"),
         Row("listApprovals", get.clone(), "/api/approvals", None, EVERYBODY, "approvals:read"),
         Row("getApproval", get.clone(), "/api/approvals/{id}", None, EVERYBODY, "approvals:read"),
         Row("approve", post.clone(), "/api/approvals/{id}/approve", Some(json!({})), OPERATORS, "approvals:decide"),
