@@ -1,12 +1,14 @@
 //! Audit events: what happened, by whom, to what, written in the transaction of what they tell.
 //!
 //! * [`sequencer`] numbers them afterwards, hashes them into a Merkle tree and signs checkpoints of it.
+//! * [`checkpoints`] signs what it made.
 //! * [`log`] reads what it made: events, hashes, proofs.
 //! * [`check`] compares all of it with what was signed.
 //! * [`export`] writes a part of the log so that others can do the same.
 //! * [`keys`]: the keys that sign. [`names`]: who acted, apart from the events, so that it can be erased.
 
 pub mod check;
+pub mod checkpoints;
 pub mod export;
 pub mod keys;
 pub mod log;

@@ -43,7 +43,7 @@ on_both_databases!(
 );
 
 /// Three secrets that can be read, a region that may not, and one file that could not.
-async fn scanned(test: TestDatabase) -> (TestApp, Uuid) {
+pub(crate) async fn scanned(test: TestDatabase) -> (TestApp, Uuid) {
     let app = TestApp::on(test);
     for region in ["north", "south"] {
         app.cloud.put_secrets("one", &secrets_in(region), 3);
@@ -63,7 +63,7 @@ async fn scanned(test: TestDatabase) -> (TestApp, Uuid) {
     (app, subscription)
 }
 
-fn wanted(seed: &str) -> Request {
+pub(crate) fn wanted(seed: &str) -> Request {
     let sample = Sample { seed: Some(seed.to_owned()), size: 2 };
     Request {
         from: None,
@@ -75,7 +75,7 @@ fn wanted(seed: &str) -> Request {
     }
 }
 
-async fn ask(app: &TestApp, visible: &Scope, request: Request) -> Uuid {
+pub(crate) async fn ask(app: &TestApp, visible: &Scope, request: Request) -> Uuid {
     let store = app.workshop().store.objects().await.unwrap().identity().to_owned();
     let surroundings = Surroundings { organisation: "Acme".to_owned(), store };
     let write = app.database().begin().await.unwrap();
@@ -90,7 +90,7 @@ async fn row(app: &TestApp, id: Uuid) -> evidence_package::Model {
 }
 
 /// The package as it lies in the store.
-async fn built(app: &TestApp, id: Uuid) -> (evidence_package::Model, Vec<u8>) {
+pub(crate) async fn built(app: &TestApp, id: Uuid) -> (evidence_package::Model, Vec<u8>) {
     let ended = app.ended(id).await;
     assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
     let row = row(app, id).await;
@@ -99,13 +99,13 @@ async fn built(app: &TestApp, id: Uuid) -> (evidence_package::Model, Vec<u8>) {
     (row, bytes)
 }
 
-fn checked(row: &evidence_package::Model, bytes: &[u8]) -> Result<String, Fault> {
+pub(crate) fn checked(row: &evidence_package::Model, bytes: &[u8]) -> Result<String, Fault> {
     let key: Verifier = row.signing_key.as_ref().unwrap().parse().unwrap();
     let inputs = Inputs { keys: vec![key], ..Inputs::default() };
     verify(|| Ok(Cursor::new(bytes)), &inputs).map(|report| report.to_string())
 }
 
-fn unzipped(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn unzipped(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut zip = ZipArchive::new(Cursor::new(bytes)).unwrap();
     (0..zip.len())
         .map(|number| {
@@ -117,7 +117,7 @@ fn unzipped(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn zipped(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+pub(crate) fn zipped(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in files {
         zip.start_file(name.as_str(), SimpleFileOptions::default()).unwrap();
@@ -220,7 +220,9 @@ async fn killed_at_any_step_nothing_partial_is_seen_and_the_next_try_succeeds(te
         let id = ask(&app, &Scope::All, wanted(&step.to_string())).await;
         let hit = eventually("the build dies or ends", async || {
             let job = read(app.database(), id).await;
-            (job.state == JobState::Waiting || job.state.is_done()).then_some(job.state == JobState::Waiting)
+            // what waits until its events have numbers has no error
+            let died = job.state == JobState::Waiting && job.error_code.is_some();
+            (died || job.state.is_done()).then_some(died)
         })
         .await;
         if hit {

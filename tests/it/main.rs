@@ -14,6 +14,7 @@ mod aws_http;
 mod canaries;
 mod conformance;
 mod evidence;
+mod evidence_events;
 mod evidence_stores;
 mod evidence_tools;
 mod faults;

@@ -5,6 +5,7 @@ use super::{
     log::{self, LogError, Logged, number},
 };
 use crate::setup::{database::Database, sealing::Sealing};
+use chrono::{DateTime, Utc};
 use keywright_entities::{audit_checkpoint, audit_log, clock};
 use keywright_proof::{
     canonical::NotJson,
@@ -12,7 +13,7 @@ use keywright_proof::{
     note::{NoteError, Signer},
     tree::{Node, cover},
 };
-use sea_orm::DbErr;
+use sea_orm::{DbErr, EntityTrait};
 use thiserror::Error;
 
 /// Rows read at once.
@@ -67,6 +68,23 @@ impl Part {
         }
         let origin = audit_log::get(db).await?.origin;
         Ok(Self { from, to, covered, checkpoint: newest.note, exported_at, origin })
+    }
+
+    /// A part that was chosen before: the events from number `from` to before `to`, under the checkpoint of `covered` events. Said to be
+    /// exported at `exported_at`, which is not after that checkpoint was chosen, it is the same whenever it is written.
+    ///
+    /// # Errors
+    /// [`ExportError::NoCheckpoint`] when there is none of that size.
+    pub async fn chosen(
+        database: &Database,
+        (from, to, covered): (u64, u64, u64),
+        exported_at: DateTime<Utc>,
+    ) -> Result<Self, ExportError> {
+        let db = database.reader();
+        let checkpoint = audit_checkpoint::Entity::find_by_id(number(covered)).one(db).await?;
+        let checkpoint = checkpoint.ok_or(ExportError::NoCheckpoint)?.note;
+        let origin = audit_log::get(db).await?.origin;
+        Ok(Self { from, to, covered, checkpoint, exported_at: keys::time(exported_at), origin })
     }
 
     /// At most a page of events from number `next` on.

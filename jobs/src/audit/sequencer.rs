@@ -5,6 +5,7 @@
 //! the tree no fork whatever the clocks do.
 
 use super::{
+    checkpoints,
     keys::{self, KeyError},
     log::{self, LogError, as_hashed, number},
     names::{Names, NamesError, committed, of_actor, of_subject},
@@ -20,13 +21,10 @@ use crate::{
 use keywright_entities::{audit_checkpoint, audit_log, audit_outbox, clock};
 use keywright_proof::{
     canonical::NotJson,
-    checkpoint::Checkpoint,
     note::NoteError,
     tree::{Edge, TileId},
 };
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, Value, sea_query::Expr,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, Value, sea_query::Expr};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -278,21 +276,9 @@ impl Sequencer {
             write.rollback().await?;
             return Ok(false);
         }
-        let now = clock::micros(clock::now(&*write).await?);
-        let checkpoint = Checkpoint {
-            origin: held.origin.clone(),
-            size: held.edge.size(),
-            root: held.edge.frontier().root(),
-            time: Some(keys::time(now)),
-        };
-        let row = audit_checkpoint::ActiveModel {
-            size: Set(number(checkpoint.size)),
-            note: Set(checkpoint.sign(&signer)?.to_string()),
-            created_at: Set(now),
-        };
-        audit_checkpoint::Entity::insert(row).exec_without_returning(&*write).await?;
+        checkpoints::sign(&write, &signer, &held.origin, &held.edge).await?;
         write.commit().await?;
-        (held.covered, held.uncovered, held.renewed) = (Some(checkpoint.size), None, Instant::now());
+        (held.covered, held.uncovered, held.renewed) = (Some(held.edge.size()), None, Instant::now());
         Ok(true)
     }
 

@@ -173,7 +173,7 @@ fn logged<R: Read + Seek>(
         told(archive, file, &mut ended)?;
         if let Some(job) = ended.first() {
             let what = format!("the job {job} ended, and no event tells of it: it was never logged");
-            return Err(Fault::incomplete("event_never_logged", what).in_file(EVENTS));
+            return Err(Fault::tampered("event_never_logged", what).in_file(EVENTS));
         }
     }
     Ok(report)
@@ -213,7 +213,7 @@ fn told<R: Read + Seek>(archive: &mut Archive<R>, events: &File, ended: &mut BTr
     for line in lines {
         let line = line.map_err(|_| changed(&events.path))?;
         let Ok(Line { event: Some(event) }) = serde_json::from_str(&line) else { continue };
-        if event.event_type == "job.ended"
+        if matches!(event.event_type.as_str(), "job.ended" | "job.canceled")
             && let Some(id) = event.subject.id
         {
             ended.remove(&id);

@@ -2,6 +2,7 @@
 
 use super::{
     disk,
+    events::{self, Events},
     files::{Population, PopulationFiles, Room, text},
     gaps::{self, Tally},
     populations::{self, POPULATIONS, Rows},
@@ -27,6 +28,8 @@ pub struct Told {
     pub populations: Vec<Population>,
     /// Beside the rows of a population: how else they were counted, and to how many.
     pub counts: BTreeMap<&'static str, Vec<(String, u64)>>,
+    /// The audit log's, where the package has them.
+    pub events: Option<Events>,
     pub gaps: Tally,
     pub figures: BTreeMap<(&'static str, &'static str), BTreeMap<String, u64>>,
 }
@@ -55,6 +58,7 @@ pub async fn write(context: &Context, source: &Source<'_>, room: &mut Room) -> R
         sections: sections(&source.request.include, source.package.restricted),
         populations: Vec::new(),
         counts: BTreeMap::new(),
+        events: None,
         gaps: Tally::default(),
         figures: BTreeMap::new(),
     };
@@ -125,6 +129,7 @@ pub async fn write(context: &Context, source: &Source<'_>, room: &mut Room) -> R
     told.figures.insert(("gaps", "gap"), by_gap);
     told.populations.push(written);
     told.gaps = tally;
+    told.events = events::write(context, source, room).await?;
     Ok(told)
 }
 
@@ -161,8 +166,24 @@ pub fn scope(source: &Source<'_>, told: &Told) -> Value {
         "frameworks": source.request.frameworks.iter().map(|name| json!({"framework": name, "standing": Standing::NotInThisVersion}))
             .collect::<Vec<_>>(),
         "sections": sections,
-        "auditEvents": {"standing": Standing::NotInThisVersion, "instead": "GET /api/audit/export?format=ndjson, signed by the same key"},
+        "auditEvents": audit_events(source, told),
         "gaps": told.gaps.json(),
+    })
+}
+
+/// Which events of the audit log are there, by number, and under which checkpoint.
+fn audit_events(source: &Source<'_>, told: &Told) -> Value {
+    let Some(Events { chosen, file }) = &told.events else {
+        let wanted = source.request.include.audit;
+        return json!({"standing": if wanted { Standing::NotPermitted } else { Standing::NotRequested }});
+    };
+    json!({
+        "standing": Standing::Included,
+        "file": file.path,
+        "events": file.rows,
+        "from": chosen.from.to_string(),
+        "to": chosen.to.to_string(),
+        "checkpoint": chosen.covered.to_string(),
     })
 }
 

@@ -4,6 +4,7 @@
 
 mod archive;
 mod build;
+mod events;
 mod files;
 mod gaps;
 mod populations;
@@ -34,7 +35,7 @@ use uuid::Uuid;
 
 /// The name of the form of packages.
 pub const FORMAT: &str = "keywright.evidence/1";
-/// How long a build waits for writes that began before its package was asked for.
+/// How long a build waits for writes that began before its package was asked for, and for the numbers of their events.
 const UNTIL_SETTLED: Duration = Duration::from_secs(1);
 const REPORT: &str = "report.pdf";
 const SUMS: &str = "SHA256SUMS";
@@ -68,12 +69,13 @@ impl Job for BuildPackage {
                  KEYWRIGHT_EVIDENCE_STORE, and the same KEYWRIGHT_DATA_DIR if it is local",
             ));
         }
-        let source = Source::new(db, &package).map_err(|error| {
-            JobError::fail("payload_invalid", format!("the package's request cannot be read: {error}"))
-        })?;
-        if !query::settled(&source).await? {
+        let source = Source::new(db, &package).map_err(unreadable)?;
+        let settled = query::settled(&source).await?;
+        if !settled || tells_events(&source) && !events::choose(context, &source).await? {
             return Err(JobError::Snooze { waiting_for: WaitingFor::Snooze, after: UNTIL_SETTLED });
         }
+        let package = evidence_package::by_id(db, context.job.id).await?.unwrap_or(package.clone());
+        let source = Source::new(db, &package).map_err(unreadable)?;
         sweep(context).await?;
         let mut room = Room::make(&context.evidence.room, context.job.id, context.job.epoch).map_err(disk)?;
         let built = Built::make(context, &source, &mut room).await?;
@@ -91,6 +93,11 @@ impl Job for BuildPackage {
         built.publish(context, keys).await?;
         Ok(Done::Succeeded)
     }
+}
+
+/// The log tells of everything: only whoever may see everything is told of it.
+fn tells_events(source: &Source<'_>) -> bool {
+    source.request.include.audit && !source.package.restricted
 }
 
 /// A package that is whole but not yet visible.
@@ -259,6 +266,10 @@ fn remove(path: &Path) {
 /// Ends the attempt where it must end.
 async fn still_ours(context: &Context) -> Result<(), JobError> {
     Gate::new(Arc::clone(&context.lease) as Arc<dyn Pass>).pass().await.map_err(JobError::from)
+}
+
+fn unreadable(error: serde_json::Error) -> JobError {
+    JobError::fail("payload_invalid", format!("the package's request cannot be read: {error}"))
 }
 
 fn no_key(error: keys::KeyError) -> JobError {

@@ -44,8 +44,8 @@ THE SAME AND MORE, WITH OUR VERIFIER
   keywright-verify package PACKAGE.zip --key NAME+ID+BASE64 [--checkpoint OLDER-CHECKPOINT]
 
 It needs no network and no database. It names the first fault by file and row, compares each CSV with its JSONL, draws the
-samples again. The audit log is not in the package: GET /api/audit/export?format=ndjson, keywright-verify audit. It ends with 0 = valid, 1 = tampered with,
-2 = incomplete, 3 = called in a wrong way.
+samples again, hashes the events of the audit log up to their signed checkpoint, and looks for the end of each job among them.
+It ends with 0 = valid, 1 = tampered with, 2 = incomplete, 3 = called in a wrong way.
 
 WHAT IS IN IT
 
@@ -54,6 +54,7 @@ WHAT IS IN IT
                       seen, never changed for spreadsheets: open them with an import that takes formulas for text
   population/gaps.csv what was denied, throttled, skipped, stale, failed or never looked at
   sample/*.csv        samples of the populations
+  audit/events.ndjson the audit log's events of the period, in the form of its export, if whoever asked may see the log
   manifest.json       every file with size, rows and SHA-256, and how each population was counted
 
 TO DRAW A SAMPLE AGAIN

@@ -37,12 +37,12 @@ const COVERAGE: &[Shown] = &[
     Shown {
         population: "scans",
         title: "Scans",
-        columns: &[("id", 5), ("mode", 2), ("state", 2), ("completedAt", 4), ("scopes", 2), ("scopesSucceeded", 2)],
+        columns: &[("id", 5), ("mode", 2), ("state", 2), ("completedAt", 4), ("scopes", 2), ("scopesSucceeded", 3)],
     },
     Shown {
         population: "gaps",
         title: "Gaps: what this package cannot tell",
-        columns: &[("gap", 2), ("region", 2), ("kind", 4), ("path", 4), ("code", 3), ("detail", 6)],
+        columns: &[("gap", 4), ("region", 3), ("kind", 4), ("path", 4), ("code", 4), ("detail", 6)],
     },
 ];
 const AUDIT: &[Shown] = &[
@@ -175,11 +175,18 @@ fn fill(section: &mut Section, name: &str, source: &Source<'_>, told: &Told) {
             section.tables.extend(COVERAGE.iter().filter_map(|shown| table(told, shown)));
         }
         _ => {
-            section.paragraphs.push(
-                "The events of the audit log are not in this package; they are exported on their own (GET /api/audit/export), signed \
-                 by the same key, and checked by the same program."
-                    .to_owned(),
-            );
+            section.paragraphs.push(match &told.events {
+                Some(events) => format!(
+                    "{} events of the audit log, those from number {} on, are in {} beside this report (SHA-256 {}), each provably in the \
+                     log of {} events whose checkpoint is signed in that file. keywright-verify compares them with the jobs below.",
+                    events.count(),
+                    events.chosen.from,
+                    events.file.path,
+                    events.file.sha256,
+                    events.chosen.covered,
+                ),
+                None => "Whoever asked for this package may not see the audit log, which tells of everything.".to_owned(),
+            });
             section.figures.push(figure(told, "Jobs by outcome", ("jobs", "state")));
             section.tables.extend(AUDIT.iter().filter_map(|shown| table(told, shown)));
         }
