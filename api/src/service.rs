@@ -182,7 +182,7 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         SchedulesApi { database: database.clone() },
         (
             ApprovalsApi { database: database.clone(), settings: settings.clone() },
-            AuditApi { database: database.clone(), sealing: sealing.clone() },
+            AuditApi { database: database.clone(), sealing: sealing.clone(), waiters: evidence_waiters.clone() },
         ),
         SettingsApi { database: database.clone(), settings },
         (

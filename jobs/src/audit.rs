@@ -88,6 +88,7 @@ event_types! {
     AuditRead = "audit.read",
     AuditExported = "audit.exported",
     AuditVerified = "audit.verified",
+    AuditVerificationRequested = "audit.verification_requested",
     EvidenceKeyRotated = "evidence_key.rotated",
 }
 

@@ -43,6 +43,7 @@ struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     acquire_timeouts: IntCounter,
+    audit_verifications: IntCounterVec,
     provider_calls: IntCounterVec,
     provider_slowdowns: IntCounterVec,
     provider_waits: CounterVec,
@@ -144,6 +145,11 @@ impl Metrics {
                 &["route", "method"],
             )?,
             acquire_timeouts: registered(&registry, acquire_timeouts)?,
+            audit_verifications: counter(
+                "keywright_audit_verifications_total",
+                "Checks of the audit log by this process; `broken`: something in it is not what was signed.",
+                &["verdict"],
+            )?,
             registry,
         })
     }
@@ -218,6 +224,13 @@ pub fn answered(route: &str, method: &str, status: u16, took: Duration) {
 pub(crate) fn acquire_timed_out() {
     if let Some(metrics) = &*METRICS {
         metrics.acquire_timeouts.inc();
+    }
+}
+
+/// The audit log was checked.
+pub(crate) fn audit_verified(valid: bool) {
+    if let Some(metrics) = &*METRICS {
+        metrics.audit_verifications.with_label_values(&[if valid { "valid" } else { "broken" }]).inc();
     }
 }
 

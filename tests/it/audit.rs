@@ -89,7 +89,7 @@ async fn trusted(database: &Database) -> Vec<Verifier> {
 }
 
 async fn fault(database: &Database) -> Option<&'static str> {
-    check::check(database.reader(), |_, _| ()).await.unwrap().fault.map(|fault| fault.code)
+    check::check(database.reader(), None, |_, _| ()).await.unwrap().fault.map(|fault| fault.code)
 }
 
 async fn events_get_numbers_without_gaps_and_an_export_proves_them(database: TestDatabase) {
@@ -102,7 +102,7 @@ async fn events_get_numbers_without_gaps_and_an_export_proves_them(database: Tes
     }
     let total = 1760;
     assert_eq!(numbers(db).await, (0..total).collect::<Vec<i64>>());
-    let checked = check::check(db.reader(), |_, _| ()).await.unwrap();
+    let checked = check::check(db.reader(), None, |_, _| ()).await.unwrap();
     assert_eq!((checked.fault, checked.events, checked.covered), (None, 1760, 1760));
     let checkpoints = audit_checkpoint::Entity::find().all(db.reader()).await.unwrap();
     assert_eq!(checked.checkpoints, checkpoints.len() as u64);

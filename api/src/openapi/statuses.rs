@@ -32,6 +32,8 @@ pub const EXTRA: &[(&str, &[u16])] = &[
     ("deny", &[409]),
     ("exportAudit", &[409]),
     ("verifyAudit", &[409]),
+    ("startAuditVerification", &[409]),
+    ("getAuditVerification", &[409]),
     ("getAuditCheckpoint", &[404]),
     ("getAuditProof", &[404, 409]),
     ("cancelJob", &[409]),

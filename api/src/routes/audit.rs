@@ -1,26 +1,38 @@
 //! The tamper-evident audit log: reading, exporting, verifying, proofs.
 
-use super::Tag;
+use super::{
+    Tag,
+    jobs::{JobView, Waiting, control::requester},
+};
 use crate::{
+    answer::Accepted,
     auth::{Caller, Principal, perm},
     context,
     error::{ApiError, Code},
+    idempotency::{Begun, Made, Once},
     page::{ListParams, Page, SortKey, Sorting},
     timestamp::Timestamp,
     wire::ActorType,
 };
-use keywright_entities::{audit_checkpoint, audit_log, audit_outbox, scope::Scope, types};
+use keywright_entities::{audit_checkpoint, audit_log, audit_outbox, job, scope::Scope, types};
 use keywright_jobs::{
     audit::{
         Event, EventType,
-        check::check,
+        check::{Verdict, check},
         export::Part,
         keys,
         log::{self, LogError},
     },
+    job::Job,
+    kinds::audit::{self as verification, VerifyLog},
+    queue::wait::Waiters,
     setup::{database::Database, sealing::Sealing},
 };
-use poem_openapi::{OpenApi, param::Query, payload::Json};
+use poem_openapi::{
+    OpenApi,
+    param::{Header, Path, Query},
+    payload::Json,
+};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
@@ -37,6 +49,7 @@ const VERIFY_AT_ONCE: i64 = 100_000;
 pub struct AuditApi {
     pub database: Database,
     pub sealing: Sealing,
+    pub waiters: Waiters,
 }
 
 static EVENTS: Sorting<audit_outbox::Model> = Sorting {
@@ -156,22 +169,65 @@ impl AuditApi {
     /// Verify the audit log
     ///
     /// Checks every event against its hash, the tree against every checkpoint and its signature, and the jobs that ended against the
-    /// events that must tell of it. Up to 100,000 events; of more, verify an export.
+    /// events that must tell of it. Up to 100,000 events; POST checks more.
     #[oai(path = "/api/audit/verify", method = "get", operation_id = "verifyAudit")]
     async fn verify(&self, caller: Caller<perm::AuditRead>) -> Result<Json<VerificationView>, ApiError> {
         whole(&caller)?;
         let size = audit_log::get(self.database.reader()).await?.size;
         if size > VERIFY_AT_ONCE {
             return Err(ApiError::conflict(format!(
-                "The log has {size} events, and a request verifies at most {VERIFY_AT_ONCE}. Export it, and verify the file with \
-                 `keywright-verify audit`."
+                "The log has {size} events, and a request verifies at most {VERIFY_AT_ONCE}. Have a job verify it: POST /api/audit/verify."
             )));
         }
-        let checked = check(self.database.reader(), |_, _| ()).await.map_err(ApiError::internal)?;
-        let event = self.event(EventType::AuditVerified, &caller);
-        let fault = checked.fault.as_ref().map(|fault| fault.code);
-        self.write(event.detail("events", checked.events).detail("fault", fault)).await?;
-        Ok(Json(checked.into()))
+        let checked = check(self.database.reader(), None, |_, _| ()).await.map_err(ApiError::internal)?;
+        let verdict = Verdict::from(checked);
+        self.write(verdict.event(caller.actor()).request(context::request_id())).await?;
+        verdict.alarm();
+        Ok(Json(verdict.into()))
+    }
+
+    /// Have the audit log verified, whatever its size
+    ///
+    /// A job; what it finds is told by `/api/audit/verifications/{id}` with its id. Asked again while it is under way, answers with it.
+    #[oai(path = "/api/audit/verify", method = "post", operation_id = "startAuditVerification")]
+    async fn start_verification(
+        &self,
+        caller: Caller<perm::AuditRead>,
+        once: Once,
+        /// `wait=N`: answer when it is done, at most N seconds later (0-60).
+        #[oai(name = "Prefer")]
+        prefer: Header<Option<String>>,
+    ) -> Result<Made<Accepted<JobView>>, ApiError> {
+        whole(&caller)?;
+        let (waiters, database) = (&self.waiters, &self.database);
+        let waiting = Waiting { waiters, database, visible: caller.visible(), prefer: prefer.0.as_deref() };
+        let write = match once.begin(&self.database).await? {
+            Begun::New(write) => write,
+            Begun::Replay(replay) => return Ok(waiting.replayed(replay).await),
+        };
+        let begun = verification::verify(&write, requester(&caller)).await?;
+        waiting.accepted(write, begun).await
+    }
+
+    /// Get what a verification of the audit log found
+    #[oai(path = "/api/audit/verifications/:id", method = "get", operation_id = "getAuditVerification")]
+    async fn verification(
+        &self,
+        caller: Caller<perm::AuditRead>,
+        /// That of its job.
+        id: Path<Uuid>,
+    ) -> Result<Json<VerificationView>, ApiError> {
+        whole(&caller)?;
+        let db = self.database.reader();
+        let job = job::by_id(db, id.0).await?.filter(|job| job.kind == VerifyLog::KIND);
+        let job = job.ok_or_else(|| ApiError::not_found("verification"))?;
+        match verification::verdict(db, &job).await? {
+            Some(verdict) => Ok(Json(verdict.into())),
+            None => Err(ApiError::conflict(
+                "The verification has not come to an end, or its job failed: GET /api/jobs/{id} tells.",
+            )
+            .with_job_id(job.id)),
+        }
     }
 
     /// Get the newest checkpoint

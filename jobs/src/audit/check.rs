@@ -2,10 +2,18 @@
 //! against the events that must tell of it.
 
 use super::{
+    Actor, Event, EventType,
     keys::{self, KeyError},
     log::{self, LogError, number},
 };
-use keywright_entities::{audit_checkpoint, audit_log, audit_outbox, types::JobState};
+use crate::{
+    metrics,
+    provider::{Gate, Stopped},
+};
+use keywright_entities::{
+    audit_checkpoint, audit_log, audit_outbox,
+    types::{JobState, Outcome},
+};
 use keywright_proof::{
     Hash,
     checkpoint::Checkpoint,
@@ -15,6 +23,7 @@ use keywright_proof::{
     verdict::Fault,
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -44,13 +53,81 @@ pub enum CheckError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The job that checks must end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
-/// Checks all of it as of now, a page at a time; `seen` hears how far it is.
+/// What a check came to, as it is kept and told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub origin: String,
+    pub events: u64,
+    pub checkpoints: u64,
+    pub covered: u64,
+    /// Over the events that were checked, in base64.
+    pub root: String,
+    pub wrong: Option<Wrong>,
+}
+
+/// The first thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrong {
+    /// A stable word.
+    pub code: String,
+    pub event: Option<u64>,
+    pub detail: String,
+}
+
+impl From<Checked> for Verdict {
+    fn from(checked: Checked) -> Self {
+        let wrong = |fault: Fault| Wrong { code: fault.code.to_owned(), event: fault.event, detail: fault.what };
+        Self {
+            origin: checked.origin,
+            events: checked.events,
+            checkpoints: checked.checkpoints,
+            covered: checked.covered,
+            root: checked.root.to_string(),
+            wrong: checked.fault.map(wrong),
+        }
+    }
+}
+
+impl Verdict {
+    /// What the log itself is told of it.
+    pub fn event(&self, actor: Actor) -> Event {
+        let outcome = if self.wrong.is_none() { Outcome::Success } else { Outcome::Failure };
+        Event::new(EventType::AuditVerified, actor, "audit_log")
+            .outcome(outcome)
+            .detail("events", self.events)
+            .detail("fault", self.wrong.as_ref().map(|wrong| wrong.code.as_str()))
+            .detail("at", self.wrong.as_ref().and_then(|wrong| wrong.event))
+    }
+
+    /// Tells those who watch this process. Called once for each check, when the log was told.
+    pub fn alarm(&self) {
+        metrics::audit_verified(self.wrong.is_none());
+        if let Some(Wrong { code, event, detail }) = &self.wrong {
+            tracing::error!(
+                code,
+                event,
+                detail,
+                "the audit log is not what was signed: somebody changed it, or the database lost a part of it"
+            );
+        }
+    }
+}
+
+/// Checks all of it as of now, a page at a time; `seen` hears after each how many of how many events were checked. Before each the gate of
+/// the job that checks must be passed, where one does.
 ///
 /// # Errors
 /// [`CheckError`] when something cannot be read; what is wrong with the log is in the answer.
-pub async fn check(db: &impl ConnectionTrait, mut seen: impl FnMut(u64, u64)) -> Result<Checked, CheckError> {
+pub async fn check(
+    db: &impl ConnectionTrait,
+    gate: Option<&Gate>,
+    mut seen: impl FnMut(u64, u64),
+) -> Result<Checked, CheckError> {
     let (keys, state) = (keys::history(db).await?.verifiers(), audit_log::get(db).await?);
     let size = u64::try_from(state.size).map_err(|_| LogError::Hashes)?;
     let mut run = Run {
@@ -61,7 +138,7 @@ pub async fn check(db: &impl ConnectionTrait, mut seen: impl FnMut(u64, u64)) ->
         checkpoints: 0,
         covered: 0,
     };
-    let mut fault = run.events(db, size, &mut seen).await?;
+    let mut fault = run.events(db, size, gate, &mut seen).await?;
     if fault.is_none() {
         fault = run.beyond(db, size).await?;
     }
@@ -93,6 +170,7 @@ impl Run {
         &mut self,
         db: &impl ConnectionTrait,
         size: u64,
+        gate: Option<&Gate>,
         seen: &mut impl FnMut(u64, u64),
     ) -> Result<Option<Fault>, CheckError> {
         let mut after = -1;
@@ -105,7 +183,7 @@ impl Run {
             // without another page, all up to the end belong to these
             let upto = if last_page { size } else { u64::try_from(after).unwrap_or(size) };
             self.ahead = checkpoints;
-            if let Some(fault) = self.until(db, upto, size, seen).await? {
+            if let Some(fault) = self.until(db, upto, size, gate, seen).await? {
                 return Ok(Some(fault));
             }
             if last_page || self.log.next() == from && upto == size {
@@ -120,12 +198,16 @@ impl Run {
         db: &impl ConnectionTrait,
         upto: u64,
         size: u64,
+        gate: Option<&Gate>,
         seen: &mut impl FnMut(u64, u64),
     ) -> Result<Option<Fault>, CheckError> {
         if let Err(fault) = self.reached() {
             return Ok(Some(fault));
         }
         while self.log.next() < upto {
+            if let Some(gate) = gate {
+                gate.pass().await?;
+            }
             let from = self.log.next();
             let events = log::events(db, from, upto, PAGE).await?;
             let to = upto.min(from + PAGE);

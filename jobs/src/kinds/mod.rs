@@ -1,10 +1,12 @@
 //! What the system can be asked to do: one file per kind of job, and here the list of them.
 
+pub mod audit;
 pub mod discovery;
 pub mod evidence;
 pub mod noop;
 pub mod subscription;
 
+use self::audit::VerifyLog;
 use crate::{
     approvals,
     audit::{Actor, Event, EventType},
@@ -35,6 +37,7 @@ pub const KINDS: &[&str] = &[
     Test::KIND,
     AccountsListing::KIND,
     BuildPackage::KIND,
+    VerifyLog::KIND,
     #[cfg(feature = "bench")]
     noop::Noop::KIND,
 ];
@@ -109,6 +112,7 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
         Test::KIND => decoded::<Test>(context)?.run(context).await,
         AccountsListing::KIND => decoded::<AccountsListing>(context)?.run(context).await,
         BuildPackage::KIND => decoded::<BuildPackage>(context)?.run(context).await,
+        VerifyLog::KIND => decoded::<VerifyLog>(context)?.run(context).await,
         #[cfg(feature = "bench")]
         noop::Noop::KIND => decoded::<noop::Noop>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
@@ -162,6 +166,7 @@ pub async fn retry(
     }
     match of.kind.as_str() {
         BuildPackage::KIND => evidence::request::retry(write, visible, requester, of).await,
+        VerifyLog::KIND => self::audit::retry(write, requester, of).await,
         Scan::KIND | ScopeListing::KIND => discovery::retry::retry(write, visible, requester, of, again).await,
         Test::KIND | AccountsListing::KIND => subscription::request::retry(write, visible, requester, of, again).await,
         _ => Err(RetryRefused::Gone),

@@ -1,5 +1,6 @@
 //! The audit log over HTTP: read, exported, verified, proved, and who may.
 
+use keywright_entities::{audit_outbox, clock, types::Outcome};
 use keywright_jobs::{
     audit::{
         proof::{
@@ -11,21 +12,25 @@ use keywright_jobs::{
         },
         sequencer::Sequencer,
     },
+    metrics,
     setup::database::Database,
 };
 use keywright_tests::{
-    app::sealing,
+    app::{WorkerSettings, sealing},
     database::TestDatabase,
-    http::{Api, Identified},
+    http::{Api, Identified, SCAN},
     on_both_databases,
 };
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
 use std::time::Duration;
+use uuid::Uuid;
 
 on_both_databases!(
     the_log_is_read_and_that_it_was_read_is_in_it,
     an_export_is_verified_with_the_open_keys,
     an_event_is_proved_and_so_is_growth,
+    a_job_verifies_the_log_and_tells_what_is_wrong,
     a_deleted_user_is_known_by_id_alone,
     what_cannot_be_asked_is_refused,
 );
@@ -104,6 +109,43 @@ async fn an_event_is_proved_and_so_is_growth(database: TestDatabase) {
     let id = serde_json::from_str::<Value>(proof["event"].as_str().unwrap()).unwrap().id();
     let same = api.admin().get(&format!("{AUDIT}/proof?event={id}")).await.ok(200);
     assert_eq!(same["leaf"], proof["leaf"]);
+}
+
+async fn a_job_verifies_the_log_and_tells_what_is_wrong(database: TestDatabase) {
+    let api = Api::on(database).await;
+    let (auditor, verify) = (api.role("auditor"), format!("{AUDIT}/verify"));
+    let begun = auditor.post(&verify, Value::Null).await.under_way();
+    assert_eq!(begun["kind"], "audit.verify");
+    let path = format!("{AUDIT}/verifications/{}", begun.id());
+    auditor.get(&path).await.refused(409, "conflict");
+    assert_eq!(auditor.post(&verify, Value::Null).await.under_way().id(), begun.id(), "one at a time");
+    let worker = api.app.worker(WorkerSettings::default()).await;
+    let ended = api.ended(&begun.id()).await;
+    assert_eq!((&ended["state"], &ended["result"]["href"]), (&json!("succeeded"), &json!(path)));
+    let found = auditor.get(&path).await.ok(200);
+    assert_eq!((&found["valid"], &found["fault"]), (&json!(true), &Value::Null));
+    api.viewer().get(&path).await.refused(403, "permission_denied");
+    let other = api.subscribe("one").await;
+    let scan = api.scan(json!({"subscriptions": [other]})).await.id();
+    auditor.get(&format!("{AUDIT}/verifications/{scan}")).await.refused(404, "not_found");
+    worker.stop().await;
+    // a job has ended, and no event tells of it
+    let lost = api.operator().post(SCAN, json!({"subscriptions": [other]})).await.under_way().id();
+    const END: &str =
+        "UPDATE job SET state = 'succeeded', completed_at = {now}, due_at = NULL, turn = NULL WHERE id = $1";
+    let db = api.app.database();
+    db.reader().execute_raw(clock::statement(db.backend(), END, [lost.parse::<Uuid>().unwrap().into()])).await.unwrap();
+    let _worker = api.app.worker(WorkerSettings::default()).await;
+    let again = auditor.post(&verify, Value::Null).await.under_way().id();
+    assert_eq!(api.ended(&again).await["state"], "succeeded", "the check came to its end");
+    let found = auditor.get(&format!("{AUDIT}/verifications/{again}")).await.ok(200);
+    assert_eq!((&found["valid"], &found["fault"]["code"]), (&json!(false), &json!("event_never_logged")));
+    // the log, the metrics and the operator's log tell of it
+    let told = audit_outbox::Entity::find().filter(audit_outbox::Column::JobId.eq(again.parse::<Uuid>().unwrap()));
+    let told = told.filter(audit_outbox::Column::EventType.eq("audit.verified")).all(db.reader()).await.unwrap();
+    assert_eq!((told.len(), told[0].outcome), (1, Outcome::Failure));
+    let metrics = metrics::text(&metrics::Gauges::default()).unwrap();
+    assert!(metrics.contains("keywright_audit_verifications_total{verdict=\"broken\"}"), "{metrics}");
 }
 
 async fn a_deleted_user_is_known_by_id_alone(database: TestDatabase) {

@@ -51,7 +51,7 @@ pub(super) async fn events(database: &Database, event_type: &str) -> u64 {
 }
 
 /// Operations without a body: there is no other thing to ask for, and asking with another key joins what is under way.
-const WITHOUT_BODY: &[&str] = &["listAccounts"];
+const WITHOUT_BODY: &[&str] = &["listAccounts", "startAuditVerification"];
 
 /// How to ask each operation that creates for the same thing, and for another.
 fn samples(subscribed: &str, ended: &str) -> BTreeMap<&'static str, (String, [Value; 2])> {
@@ -61,6 +61,7 @@ fn samples(subscribed: &str, ended: &str) -> BTreeMap<&'static str, (String, [Va
         ("createSchedule", ("/api/schedules".to_owned(), ["a", "b"].map(schedule))),
         ("retryJob", (format!("/api/jobs/{ended}/retry"), ["all", "failed"].map(|scope| json!({"scope": scope})))),
         ("listAccounts", (format!("{SUBSCRIPTIONS}/{subscribed}/accounts"), [json!({}), json!({})])),
+        ("startAuditVerification", ("/api/audit/verify".to_owned(), [json!({}), json!({})])),
         (
             "buildEvidence",
             ("/api/evidence".to_owned(), [json!({"onConflict": "queue"}), json!({"sample": {"size": 1}})]),

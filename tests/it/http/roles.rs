@@ -132,6 +132,8 @@ fn table() -> Vec<Row> {
         Row("listAuditEvents", get.clone(), "/api/audit", None, AUDITORS, "audit:read"),
         Row("exportAudit", get.clone(), "/api/audit/export", None, AUDITORS, "audit:read"),
         Row("verifyAudit", get.clone(), "/api/audit/verify", None, AUDITORS, "audit:read"),
+        Row("startAuditVerification", post.clone(), "/api/audit/verify", None, AUDITORS, "audit:read"),
+        Row("getAuditVerification", get.clone(), "/api/audit/verifications/{id}", None, AUDITORS, "audit:read"),
         Row("getAuditCheckpoint", get.clone(), "/api/audit/checkpoint", None, AUDITORS, "audit:read"),
         Row("getAuditProof", get.clone(), "/api/audit/proof", None, AUDITORS, "audit:read"),
         Row("listJobs", get.clone(), "/api/jobs", None, EVERYBODY, "jobs:read"),

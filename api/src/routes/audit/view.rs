@@ -2,7 +2,7 @@
 
 use crate::{error::ApiError, timestamp::Timestamp, wire::ActorType};
 use keywright_jobs::audit::{
-    check::Checked,
+    check::Verdict,
     log::{self, Logged},
     proof::{Hash, checkpoint::Checkpoint, keys::KeyEntry},
 };
@@ -199,20 +199,20 @@ pub struct FaultView {
     pub detail: String,
 }
 
-impl From<Checked> for VerificationView {
-    fn from(checked: Checked) -> Self {
-        let fault = checked.fault.map(|fault| FaultView {
-            code: fault.code.to_owned(),
-            event: fault.event.map(log::number),
-            detail: fault.what,
+impl From<Verdict> for VerificationView {
+    fn from(verdict: Verdict) -> Self {
+        let fault = verdict.wrong.map(|wrong| FaultView {
+            code: wrong.code,
+            event: wrong.event.map(log::number),
+            detail: wrong.detail,
         });
         Self {
             valid: fault.is_none(),
-            origin: checked.origin,
-            events: log::number(checked.events),
-            checkpoints: log::number(checked.checkpoints),
-            covered: log::number(checked.covered),
-            root: checked.root.to_string(),
+            origin: verdict.origin,
+            events: log::number(verdict.events),
+            checkpoints: log::number(verdict.checkpoints),
+            covered: log::number(verdict.covered),
+            root: verdict.root,
             fault,
         }
     }

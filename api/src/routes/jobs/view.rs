@@ -10,6 +10,7 @@ use keywright_entities::{job, types};
 use keywright_jobs::{
     job::Job,
     kinds::{
+        audit::VerifyLog,
         discovery::scan::Scan,
         evidence::BuildPackage,
         subscription::{accounts::AccountsListing, test::Test},
@@ -293,6 +294,7 @@ fn result(job: &job::Model) -> Option<JobResult> {
         Test::KIND => ("subscriptionTest".to_owned(), about()?),
         AccountsListing::KIND => ("accounts".to_owned(), about()?),
         BuildPackage::KIND => ("evidence".to_owned(), format!("/api/evidence/{}", job.id)),
+        VerifyLog::KIND => ("auditVerification".to_owned(), format!("/api/audit/verifications/{}", job.id)),
         _ => (job.result_type.clone()?, job.result_href.clone()?),
     };
     Some(JobResult { kind, href, test: None, accounts: None })
