@@ -17,6 +17,7 @@ mod evidence;
 mod evidence_events;
 mod evidence_stores;
 mod evidence_tools;
+mod evidence_verifier;
 mod faults;
 mod gcp;
 mod gcp_http;

@@ -142,7 +142,7 @@ pub fn is_built_with(binary: &str, with: &str) -> bool {
 }
 
 /// Where this build put a binary: beside our own, or, when we are a test, beside the folder that holds the tests.
-fn built(binary: &str) -> PathBuf {
+pub fn built(binary: &str) -> PathBuf {
     let own = std::env::current_exe().expect("our own path");
     let folder = own.parent().expect("target/<profile>/<binary> or target/<profile>/deps/<test>");
     let folder = if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };

@@ -147,6 +147,16 @@ impl Rig {
         self.run("aws_restricted.py", &[url, policy]).await
     }
 
+    /// What a verifier of transparency logs that nobody here wrote says of checkpoints and proofs as clients are told them.
+    pub async fn judge_log(&self, told: &Value) -> Result<String> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(&file, told.to_string())?;
+        let path = file.path().to_str().context("the file has no plain name")?;
+        let output = self.script("log_judge.py", &[path]).output().await?;
+        ensure!(output.status.success(), "it does not agree: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     fn script(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.venv.join("bin/python"));
         command.arg(Path::new(SCRIPTS).join(name)).args(arguments);

@@ -11,6 +11,7 @@ mod load;
 mod logins;
 mod poison;
 mod scan;
+mod sequencer;
 mod storm;
 
 use keywright_entities::{clock, job};

@@ -3,11 +3,12 @@
 use keywright_entities::{audit_outbox, clock, types::Outcome};
 use keywright_jobs::{
     audit::{
+        Actor, Event, EventType,
         proof::{
             checkpoint::Checkpoint,
             export::{Inputs, verify},
             keys,
-            note::Note,
+            note::{Note, Verifier},
             tree,
         },
         sequencer::Sequencer,
@@ -20,6 +21,7 @@ use keywright_tests::{
     database::TestDatabase,
     http::{Api, Identified, SCAN},
     on_both_databases,
+    rig::Rig,
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
@@ -30,6 +32,7 @@ on_both_databases!(
     the_log_is_read_and_that_it_was_read_is_in_it,
     an_export_is_verified_with_the_open_keys,
     an_event_is_proved_and_so_is_growth,
+    a_verifier_that_others_wrote_agrees,
     a_job_verifies_the_log_and_tells_what_is_wrong,
     a_deleted_user_is_known_by_id_alone,
     what_cannot_be_asked_is_refused,
@@ -109,6 +112,48 @@ async fn an_event_is_proved_and_so_is_growth(database: TestDatabase) {
     let id = serde_json::from_str::<Value>(proof["event"].as_str().unwrap()).unwrap().id();
     let same = api.admin().get(&format!("{AUDIT}/proof?event={id}")).await.ok(200);
     assert_eq!(same["leaf"], proof["leaf"]);
+}
+
+async fn a_verifier_that_others_wrote_agrees(database: TestDatabase) {
+    let Some(rig) = Rig::find() else { return };
+    let api = Api::on(database).await;
+    let get = async |path: String| api.admin().get(&path).await.ok(200);
+    let mut checkpoints = Vec::new();
+    for count in [1, 6, 260] {
+        let write = api.app.database().begin().await.unwrap();
+        let event = |n: usize| Event::new(EventType::UserUpdated, Actor::SYSTEM, "user").subject(n).detail("count", n);
+        Event::write_all((0..count).map(event), &*write).await.unwrap();
+        write.commit().await.unwrap();
+        sequence(api.app.database()).await;
+        checkpoints.push(get(format!("{AUDIT}/checkpoint")).await);
+    }
+    let (first, last) = (checkpoints[0]["size"].as_u64().unwrap(), checkpoints[2]["size"].as_u64().unwrap());
+    let mut events = Vec::new();
+    for event in [0, 1, 6, 7, 255, 256, last - 1] {
+        events.push(get(format!("{AUDIT}/proof?event={event}")).await);
+    }
+    let notes: Vec<&Value> = checkpoints.iter().map(|checkpoint| &checkpoint["note"]).collect();
+    let growth = get(format!("{AUDIT}/proof?from={first}&to={last}")).await;
+    let keys = api.nobody().get("/api/evidence/keys").await.body();
+    let told = json!({"keys": keys, "checkpoints": notes, "events": events, "growth": growth});
+    let verdict = rig.judge_log(&told).await.unwrap();
+    assert!(verdict.starts_with(&format!("3 checkpoints, 7 events, growth from {first} to {last}")), "{verdict}");
+    // it would notice
+    let other = Verifier::new("keywright", &[9; 32]).unwrap().to_string();
+    let forged = |pointer: &str, value: Value| {
+        let mut told = told.clone();
+        *told.pointer_mut(pointer).unwrap() = value;
+        told
+    };
+    let another = events[5]["leaf"].clone();
+    for forgery in [
+        forged("/keys/keys/0/verifierKey", json!(other)),
+        forged("/events/4/event", events[3]["event"].clone()),
+        forged("/growth/hashes/0", another),
+        forged("/checkpoints/0", told["checkpoints"][1].clone()),
+    ] {
+        rig.judge_log(&forgery).await.unwrap_err();
+    }
 }
 
 async fn a_job_verifies_the_log_and_tells_what_is_wrong(database: TestDatabase) {
