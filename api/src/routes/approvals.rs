@@ -118,7 +118,7 @@ impl ApprovalView {
 #[oai(rename_all = "camelCase", example)]
 pub struct DecisionInput {
     /// Why, for the audit log and whoever asked.
-    #[oai(validator(max_length = 2000))]
+    #[oai(validator(max_length = 2000, pattern = r"^[^\x00]*$"))]
     pub comment: Option<String>,
 }
 
