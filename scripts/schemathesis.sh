@@ -65,9 +65,13 @@ for database in "sqlite://$out/keywright.db" "$postgres"; do
     --exclude-path-regex '^/api/auth/sessions'
   if [ "${1:-}" = --wapiti ]; then
     echo "== wapiti, ${database%%:*}"
-    "$tools/wapiti/bin/wapiti" -u "$url/docs" --scope folder -H "Authorization: Bearer $token" --swagger "$url/openapi.json" \
-      --max-scan-time 300 --flush-session --store-session "$out/session" -f json -o "$out/wapiti.json" >"$out/wapiti.log" 2>&1
-    python3 tests/interop/wapiti.py "$out/wapiti.json"
+    before=$(wc -l <"$log")
+    # left out: the stream of events, which has no end to wait for, and the module that needs a host of its authors' to call back
+    "$tools/wapiti/bin/wapiti" -u "$url/" -s "$url/docs" -x "$url/api/events*" --scope folder -m common,-ssrf \
+      -H "Authorization: Bearer $token" --swagger "$url/openapi.json" --max-scan-time 300 --max-attack-time 120 \
+      --flush-session --store-session "$out/session" -f json -o "$out/wapiti.json" >"$out/wapiti.log" 2>&1
+    tail -n "+$((before + 1))" "$log" >"$out/asked"
+    python3 tests/interop/wapiti.py "$out/wapiti.json" "$out/asked"
   fi
   kill -TERM "$api"
   wait "$api" || true
