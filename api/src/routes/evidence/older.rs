@@ -29,6 +29,7 @@ const WAIT: u32 = 20;
 
 /// The report, or the job that builds it.
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "there is one for the time of an answer")]
 pub enum Report {
     /// The report, with the CSV files attached.
     #[oai(status = 200, content_type = "application/pdf")]
