@@ -256,21 +256,6 @@ impl Write {
             Kind::Shared(shared) => shared.rollback().await,
         }
     }
-
-    /// Ends it with what came of the work in it: made durable when that is `Ok`, without a trace otherwise. It holds no lock any more
-    /// when this returns, and what `done` rests on is durable.
-    ///
-    /// # Errors
-    /// That of `done`; as [`Write::commit`] and [`Write::rollback`].
-    pub async fn settle<T, E: From<DbErr>>(self, done: Result<T, E>) -> Result<T, E> {
-        match done {
-            Ok(made) => self.commit().await.map(|()| made).map_err(E::from),
-            Err(refusal) => {
-                self.rollback().await?;
-                Err(refusal)
-            }
-        }
-    }
 }
 
 impl Deref for Write {
@@ -394,20 +379,6 @@ mod tests {
         next.rollback().await.unwrap();
         let other = tokio::time::timeout(Duration::from_secs(10), two.begin()).await.expect("nobody holds the lock");
         other.unwrap().execute_unprepared("CREATE TABLE left_behind (id INTEGER)").await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_is_settled_is_kept_or_leaves_no_trace() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/keywright.db", folder.path().display());
-        let database = Database::open(&url, 1).await.unwrap();
-        for (table, done) in [("kept", Ok(7)), ("refused", Err(DbErr::Custom("no".to_owned())))] {
-            let write = database.begin().await.unwrap();
-            write.execute_unprepared(&format!("CREATE TABLE {table} (id INTEGER)")).await.unwrap();
-            assert_eq!(write.settle(done.clone()).await, done);
-        }
-        database.reader().execute_unprepared("SELECT * FROM kept").await.unwrap();
-        database.reader().execute_unprepared("SELECT * FROM refused").await.unwrap_err();
     }
 
     #[tokio::test]

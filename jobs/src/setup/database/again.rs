@@ -1,4 +1,5 @@
-//! Writes that are done again when PostgreSQL ended them so that another transaction could go on.
+//! Writes as a whole: kept or without a trace by what came of the work in them, and done again when PostgreSQL ended them so that
+//! another transaction could go on.
 
 use super::{Database, Write};
 use futures::future::BoxFuture;
@@ -46,6 +47,23 @@ impl Database {
     }
 }
 
+impl Write {
+    /// Ends it with what came of the work in it: made durable when that is `Ok`, without a trace otherwise. It holds no lock any more
+    /// when this returns, and what `done` rests on is durable.
+    ///
+    /// # Errors
+    /// That of `done`; as [`Write::commit`] and [`Write::rollback`].
+    pub async fn settle<T, E: From<DbErr>>(self, done: Result<T, E>) -> Result<T, E> {
+        match done {
+            Ok(made) => self.commit().await.map(|()| made).map_err(E::from),
+            Err(refusal) => {
+                self.rollback().await?;
+                Err(refusal)
+            }
+        }
+    }
+}
+
 /// Whether PostgreSQL ended the transaction for the sake of another one: the same may succeed at once.
 fn gave_way(error: &DbErr) -> bool {
     match error {
@@ -53,5 +71,25 @@ fn gave_way(error: &DbErr) -> bool {
             error.as_database_error().and_then(|error| error.code()).is_some_and(|code| GAVE_WAY.contains(&&*code))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::ConnectionTrait;
+
+    #[tokio::test]
+    async fn what_is_settled_is_kept_or_leaves_no_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/keywright.db", folder.path().display());
+        let database = Database::open(&url, 1).await.unwrap();
+        for (table, done) in [("kept", Ok(7)), ("refused", Err(DbErr::Custom("no".to_owned())))] {
+            let write = database.begin().await.unwrap();
+            write.execute_unprepared(&format!("CREATE TABLE {table} (id INTEGER)")).await.unwrap();
+            assert_eq!(write.settle(done.clone()).await, done);
+        }
+        database.reader().execute_unprepared("SELECT * FROM kept").await.unwrap();
+        database.reader().execute_unprepared("SELECT * FROM refused").await.unwrap_err();
     }
 }
