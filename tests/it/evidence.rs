@@ -248,6 +248,8 @@ async fn killed_at_any_step_nothing_partial_is_seen_and_the_next_try_succeeds(te
 }
 
 type Tamper = fn(&mut BTreeMap<String, Vec<u8>>);
+/// What is done, what is said of it, the file and the row that are named, and how it is done.
+type Case = (&'static str, &'static str, Option<&'static str>, Option<u64>, Tamper);
 
 async fn whatever_is_done_to_a_package_is_found(test: TestDatabase) {
     let (app, _) = scanned(test).await;
@@ -272,7 +274,7 @@ async fn whatever_is_done_to_a_package_is_found(test: TestDatabase) {
     }
     let text = |files: &BTreeMap<String, Vec<u8>>, name: &str| String::from_utf8(files[name].clone()).unwrap();
     let rows = "population/assets.csv";
-    let cases: [(&str, &str, Option<&str>, Option<u64>, Tamper); 8] = [
+    let cases: [Case; 8] = [
         ("a file removed", "file_removed", Some("scope.json"), None, |files| drop(files.remove("scope.json"))),
         ("a file added", "file_added", Some("population/more.csv"), None, |files| {
             files.insert("population/more.csv".to_owned(), b"id\n1\n".to_vec());

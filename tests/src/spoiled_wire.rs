@@ -53,7 +53,9 @@ impl Drop for SpoiledWire {
 async fn lead(mut client: TcpStream, server: &str, spoil: Spoil) -> Option<()> {
     let mut chunk = vec![0; 64 * 1024];
     if let Spoil::Refuse = spoil {
-        client.read(&mut chunk).await.ok()?;
+        if client.read(&mut chunk).await.ok()? == 0 {
+            return None;
+        }
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         client.write_all(refusal).await.ok()?;
         // until the client has heard it, what it still sends must not reset the connection
