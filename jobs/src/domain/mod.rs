@@ -10,5 +10,6 @@ pub mod merge_patch;
 pub mod pacing;
 pub mod permissions;
 pub mod quotas;
+pub mod rotation;
 pub mod schedule;
 pub mod settings;
