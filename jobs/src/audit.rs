@@ -90,6 +90,12 @@ event_types! {
     AuditVerified = "audit.verified",
     AuditVerificationRequested = "audit.verification_requested",
     EvidenceKeyRotated = "evidence_key.rotated",
+    RotationPolicyCreated = "rotation_policy.created",
+    RotationPolicyUpdated = "rotation_policy.updated",
+    RotationPolicyDeleted = "rotation_policy.deleted",
+    RotationPlanRequested = "rotation.plan_requested",
+    RotationRequested = "rotation.requested",
+    RotationStep = "rotation.step",
 }
 
 /// Who did it.

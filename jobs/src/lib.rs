@@ -9,6 +9,7 @@
 //! * [`queue`]: the job engine over our own table.
 //! * [`kinds`]: one file per job kind, and the list of them.
 //! * [`retention`]: forgetting what has had its time.
+//! * [`rotation`]: rotations under way: their record, and who drives it.
 //! * [`licence`]: what the licence has, and how much of it.
 //! * [`metrics`]: what a process counts and measures, for Prometheus.
 //! * [`pacing`]: how fast clouds are called, by all workers together.
@@ -30,6 +31,7 @@ pub mod pacing;
 pub mod provider;
 pub mod queue;
 pub mod retention;
+pub mod rotation;
 pub mod schedules;
 pub mod settings;
 pub mod setup;

@@ -3,6 +3,8 @@
 //! A cloud is a [`Connection`] of small optional traits: `None` means "this cloud cannot", and no method exists only to
 //! return "unsupported". The inventory's type has no method that reads a value.
 
+pub mod rotation;
+
 use crate::{
     domain::inventory::{Account, Detailed, Identity, Observed, Page, ProviderKind, ScopeId},
     pacing::Pacer,
@@ -78,12 +80,14 @@ pub struct Connection {
     pub accounts: Option<Box<dyn Accounts>>,
     /// `None`: nobody is logged in.
     pub login: Option<Box<dyn Login>>,
+    /// `None`: nothing of it can be rotated.
+    pub rotations: Option<Box<dyn rotation::Rotations>>,
 }
 
 impl Connection {
     /// A cloud that can list, and nothing else.
     pub fn new(inventory: impl Inventory + 'static) -> Self {
-        Self { inventory: Box::new(inventory), details: None, accounts: None, login: None }
+        Self { inventory: Box::new(inventory), details: None, accounts: None, login: None, rotations: None }
     }
 
     #[must_use]
@@ -101,6 +105,12 @@ impl Connection {
     #[must_use]
     pub fn with_login(mut self, login: impl Login + 'static) -> Self {
         self.login = Some(Box::new(login));
+        self
+    }
+
+    #[must_use]
+    pub fn with_rotations(mut self, rotations: impl rotation::Rotations + 'static) -> Self {
+        self.rotations = Some(Box::new(rotations));
         self
     }
 }

@@ -29,6 +29,7 @@ mod m20261124_000022_audit_log;
 mod m20261124_000023_evidence;
 mod m20261124_000024_job_reports;
 mod m20261124_000025_orders;
+mod m20261124_000026_rotation;
 
 pub struct Migrator;
 
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000023_evidence::Migration),
             Box::new(m20261124_000024_job_reports::Migration),
             Box::new(m20261124_000025_orders::Migration),
+            Box::new(m20261124_000026_rotation::Migration),
         ]
     }
 }

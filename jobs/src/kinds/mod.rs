@@ -4,6 +4,7 @@ pub mod audit;
 pub mod discovery;
 pub mod evidence;
 pub mod noop;
+pub mod rotation;
 pub mod subscription;
 
 use self::audit::VerifyLog;
@@ -13,7 +14,11 @@ use crate::{
     context::Context,
     domain::permissions::Permission,
     job::{Done, Job, JobError},
-    queue::{Enqueued, Requester},
+    queue::{
+        Enqueued, Requester,
+        control::{self, Canceled},
+    },
+    rotation as rotations,
     setup::database::Write,
 };
 use discovery::{request::ScanRequest, scan::Scan, scope::ScopeListing};
@@ -23,6 +28,7 @@ use keywright_entities::{
     scope::Scope,
     types::{JobState, Outcome, Trigger, WaitingFor},
 };
+use rotation::{apply::Apply, plan::Plan};
 use sea_orm::{ConnectionTrait, DbErr};
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,6 +44,8 @@ pub const KINDS: &[&str] = &[
     AccountsListing::KIND,
     BuildPackage::KIND,
     VerifyLog::KIND,
+    Plan::KIND,
+    Apply::KIND,
     #[cfg(feature = "bench")]
     noop::Noop::KIND,
 ];
@@ -113,6 +121,8 @@ pub async fn run(context: &Context) -> Result<Done, JobError> {
         AccountsListing::KIND => decoded::<AccountsListing>(context)?.run(context).await,
         BuildPackage::KIND => decoded::<BuildPackage>(context)?.run(context).await,
         VerifyLog::KIND => decoded::<VerifyLog>(context)?.run(context).await,
+        Plan::KIND => decoded::<Plan>(context)?.run(context).await,
+        Apply::KIND => decoded::<Apply>(context)?.run(context).await,
         #[cfg(feature = "bench")]
         noop::Noop::KIND => decoded::<noop::Noop>(context)?.run(context).await,
         other => Err(JobError::fail("unknown_kind", format!("this worker does not know jobs of kind {other}"))),
@@ -169,6 +179,7 @@ pub async fn retry(
         VerifyLog::KIND => self::audit::retry(write, requester, of).await,
         Scan::KIND | ScopeListing::KIND => discovery::retry::retry(write, visible, requester, of, again).await,
         Test::KIND | AccountsListing::KIND => subscription::request::retry(write, visible, requester, of, again).await,
+        Plan::KIND | Apply::KIND => rotation::request::retry(write, visible, requester, of, again).await,
         _ => Err(RetryRefused::Gone),
     }
 }
@@ -181,9 +192,33 @@ pub async fn started(db: &impl ConnectionTrait, claimed: &[job::Model]) -> Resul
     Event::write_all(first.map(|job| event(EventType::JobStarted, job)), db).await
 }
 
-/// What it means beyond its own row that a job waits, in the transaction that lets go of it.
-pub async fn waits(db: &impl ConnectionTrait, job: Uuid, waiting_for: WaitingFor) -> Result<(), DbErr> {
-    if waiting_for == WaitingFor::Quota { discovery::coverage::throttled(db, job).await } else { Ok(()) }
+/// What it means beyond its own row that a job waits, in the transaction that lets go of it. `true`: there is something to do for
+/// it already.
+pub async fn waits(db: &impl ConnectionTrait, job: Uuid, waiting_for: WaitingFor) -> Result<bool, DbErr> {
+    match waiting_for {
+        WaitingFor::Quota => discovery::coverage::throttled(db, job).await.map(|()| false),
+        WaitingFor::Snooze | WaitingFor::Human => rotations::asked::asked_meanwhile(db, job).await,
+        _ => Ok(false),
+    }
+}
+
+/// Whether and how the end of a job under way can be asked for, in the caller's transaction.
+pub async fn cancel(db: &impl ConnectionTrait, id: Uuid, actor: Actor) -> Result<Canceled, DbErr> {
+    let kind = job::by_id(db, id).await?.map(|job| job.kind);
+    if kind.as_deref() == Some(Apply::KIND)
+        && let Some(job) = control::held_still(db, id).await?
+        && !job.state.is_done()
+    {
+        match rotations::asked::cancel(db, &job, actor).await? {
+            rotations::asked::Canceled::ByQueue => {}
+            rotations::asked::Canceled::GoesBack => {
+                return Ok(Canceled::Accepted(job::by_id(db, id).await?.unwrap_or(job)));
+            }
+            rotations::asked::Canceled::Already => return Ok(Canceled::Already(job)),
+            rotations::asked::Canceled::Refused(_) => return Ok(Canceled::PastPointOfNoReturn(job)),
+        }
+    }
+    control::cancel(db, id).await
 }
 
 /// What the ends of jobs mean beyond their own rows, in the transaction that ends them.
@@ -193,6 +228,9 @@ pub async fn ended(db: &impl ConnectionTrait, jobs: &[job::Model]) -> Result<(),
     }
     for job in jobs.iter().filter(|job| job.kind == ScopeListing::KIND) {
         discovery::coverage::ended(db, job).await?;
+    }
+    for job in jobs.iter().filter(|job| job.kind == Apply::KIND) {
+        rotations::ended::ended(db, job).await?;
     }
     approvals::jobs_ended(db, jobs).await?;
     let events = jobs.iter().filter(|job| job.parent_id.is_none()).map(|job| {

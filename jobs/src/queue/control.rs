@@ -18,6 +18,8 @@ pub enum Canceled {
     Accepted(job::Model),
     /// The same, because somebody asked before: nothing was changed.
     Already(job::Model),
+    /// Of a rotation whose new credential is already the current one.
+    PastPointOfNoReturn(job::Model),
 }
 
 /// Asks for the end of a job and of its children. At once for what is queued; after the current provider call for the rest.
@@ -166,6 +168,18 @@ async fn wake_one(db: &impl ConnectionTrait, job: &job::Model) -> Result<bool, D
          WHERE id = $1 AND epoch = $2 AND paused_at IS NOT NULL AND completed_at IS NULL"
     );
     changed(db, job, &text).await
+}
+
+/// Locks the job's row until the caller's transaction ends: no attempt begins or lets go of it meanwhile.
+pub async fn held_still(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<job::Model>, DbErr> {
+    locked(db, id).await
+}
+
+/// Lets a job that waits for a time to come go on now. One that is under way, paused or not yet approved is left alone.
+pub async fn hurry(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+    const HURRY: &str =
+        "UPDATE job SET due_at = {now}, version = version + 1 WHERE id = $1 AND due_at > {now} AND turn IS NULL";
+    db.execute_raw(clock::statement(db.get_database_backend(), HURRY, [id.into()])).await.map(|_| ())
 }
 
 async fn changed(db: &impl ConnectionTrait, job: &job::Model, text: &str) -> Result<bool, DbErr> {

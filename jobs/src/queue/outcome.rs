@@ -26,6 +26,8 @@ pub struct Reason {
     pub permission: Option<String>,
 }
 
+/// When a job comes back that waits although there is something to do for it: an attempt that only thinks so must not spin.
+const AT_ONCE: Duration = Duration::from_millis(200);
 /// The code under which a scope counts as denied rather than failed.
 pub const DENIED: &str = "permission_denied";
 
@@ -106,9 +108,8 @@ pub async fn record(db: &impl ConnectionTrait, held: &Held, outcome: Outcome) ->
             suspend(db, held, WaitingFor::Retry, after, also, reason_values(Some(reason))).await
         }
         Outcome::Snooze { waiting_for, after } => {
-            if state.is_some() {
-                kinds::waits(db, held.id, waiting_for).await?;
-            }
+            let at_once = state.is_some() && kinds::waits(db, held.id, waiting_for).await?;
+            let after = if at_once { after.min(AT_ONCE) } else { after };
             suspend(db, held, waiting_for, after, UNCOUNTED, []).await
         }
         Outcome::GivenBack => Back::ready(UNCOUNTED).let_go(db, held, []).await,

@@ -11,7 +11,7 @@ use crate::{
 };
 use keywright_entities::job;
 use keywright_jobs::{
-    audit::{Event, EventType},
+    audit::{Actor, Event, EventType},
     kinds::{self, Again, RetryRefused},
     queue::{
         Requester,
@@ -135,12 +135,13 @@ impl JobControlApi {
         wish: Wish,
     ) -> Result<UnderWay<JobView>, ApiError> {
         let id = self.controlled(caller, id).await?.id;
-        let event = Event::new(wish.event(), caller.actor(), "job").subject(id).job(id).request(context::request_id());
+        let actor = caller.actor();
+        let event = Event::new(wish.event(), actor.clone(), "job").subject(id).job(id).request(context::request_id());
         let came_of_it = self.database.write(|write| {
-            let event = event.clone();
+            let (event, actor) = (event.clone(), actor.clone());
             Box::pin(async move {
-                let steered = wish.of(&**write, id).await?;
-                if !matches!(steered, Steered::Accepted(_)) {
+                let steered = wish.of(&**write, id, actor).await?;
+                if !matches!(steered, Came::Of(Steered::Accepted(_))) {
                     return Ok(Written::Nothing(steered));
                 }
                 event.write(&**write).await?;
@@ -148,9 +149,15 @@ impl JobControlApi {
             })
         });
         match came_of_it.await? {
-            Steered::NotFound => Err(ApiError::not_found("job")),
-            Steered::Done(job) => Err(done(&job)),
-            Steered::Already(job) | Steered::Accepted(job) => self.under_way(job).await,
+            Came::Of(Steered::NotFound) => Err(ApiError::not_found("job")),
+            Came::Of(Steered::Done(job)) => Err(done(&job)),
+            Came::Of(Steered::Already(job) | Steered::Accepted(job)) => self.under_way(job).await,
+            Came::TooLate(job) => Err(ApiError::new(
+                Code::PastPointOfNoReturn,
+                "The new credential is already the current one, so that canceling would not bring the former one back: roll the \
+                 rotation back instead.",
+            )
+            .with_job_id(job.id)),
         }
     }
 
@@ -177,18 +184,26 @@ impl Wish {
         }
     }
 
-    async fn of(self, db: &impl ConnectionTrait, job: Uuid) -> Result<Steered, DbErr> {
+    async fn of(self, db: &impl ConnectionTrait, job: Uuid, actor: Actor) -> Result<Came, DbErr> {
         match self {
-            Self::End => control::cancel(db, job).await.map(|canceled| match canceled {
-                Canceled::NotFound => Steered::NotFound,
-                Canceled::Done(job) => Steered::Done(job),
-                Canceled::Accepted(job) => Steered::Accepted(job),
-                Canceled::Already(job) => Steered::Already(job),
+            Self::End => kinds::cancel(db, job, actor).await.map(|canceled| match canceled {
+                Canceled::NotFound => Came::Of(Steered::NotFound),
+                Canceled::Done(job) => Came::Of(Steered::Done(job)),
+                Canceled::Accepted(job) => Came::Of(Steered::Accepted(job)),
+                Canceled::Already(job) => Came::Of(Steered::Already(job)),
+                Canceled::PastPointOfNoReturn(job) => Came::TooLate(job),
             }),
-            Self::Rest => control::pause(db, job).await,
-            Self::GoOn => control::resume(db, job).await,
+            Self::Rest => control::pause(db, job).await.map(Came::Of),
+            Self::GoOn => control::resume(db, job).await.map(Came::Of),
         }
     }
+}
+
+/// What came of it.
+enum Came {
+    Of(Steered),
+    /// A rotation that cannot be canceled any more.
+    TooLate(job::Model),
 }
 
 /// Who asks for a job over HTTP.

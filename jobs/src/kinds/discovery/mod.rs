@@ -40,7 +40,7 @@ pub fn target(subscription: &subscription::Model) -> Target {
     }
 }
 
-pub(super) async fn connect(
+pub(crate) async fn connect(
     context: &Context,
     subscription: &subscription::Model,
 ) -> Result<Connection, ProviderError> {
@@ -66,7 +66,7 @@ async fn credential(
 }
 
 /// Passes on what a provider said, and writes to the audit log when it is that an address which a user entered was refused.
-pub(super) async fn noted<T>(
+pub(crate) async fn noted<T>(
     context: &Context,
     subscription: Uuid,
     said: Result<T, ProviderError>,

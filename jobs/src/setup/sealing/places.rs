@@ -3,7 +3,7 @@
 //! A new one is a function for its [`Binding`] and a line in `visit`; a test compares the list with the schema.
 
 use super::envelope::Binding;
-use keywright_entities::{sealing_canary, signing_key, subscription_credential};
+use keywright_entities::{rotation_secret, sealing_canary, signing_key, subscription_credential};
 use sea_orm::{EntityTrait, Value};
 
 /// The instance's own secret.
@@ -18,6 +18,11 @@ pub fn signing_key(kid: &str) -> Binding<'_> {
 /// What a subscription stores to log in with. `version` is that of the subscription when it was stored.
 pub fn credential(subscription: &str, version: i64) -> Binding<'_> {
     Binding { table: "subscription_credential", record: subscription, version, purpose: "credential" }
+}
+
+/// A new credential that is stored nowhere else yet. `version` counts the candidates of the rotation.
+pub fn candidate(rotation: &str, version: i64) -> Binding<'_> {
+    Binding { table: "rotation_secret", record: rotation, version, purpose: "candidate" }
 }
 
 /// A table with a sealed column.
@@ -76,6 +81,20 @@ pub(super) async fn visit<V: Visitor>(visitor: &mut V) -> Result<(), V::Error> {
                 sealed: &row.sealed,
             },
             binding: credential,
+        })
+        .await?;
+    visitor
+        .table::<rotation_secret::Entity>(Place {
+            id: rotation_secret::Column::RotationId,
+            key_id: rotation_secret::Column::KeyId,
+            sealed: rotation_secret::Column::Sealed,
+            read: |row| Row {
+                id: row.rotation_id.into(),
+                record: row.rotation_id.to_string(),
+                version: row.version,
+                sealed: &row.sealed,
+            },
+            binding: candidate,
         })
         .await
 }
