@@ -44,6 +44,7 @@ for parent in ("projects.secrets", "projects.locations.secrets"):
         "create": "secrets.create",
         "addVersion": "versions.add",
         "versions.list": "versions.list",
+        "versions.get": "versions.get",
         "versions.access": "versions.access",
         "versions.enable": "versions.enable",
         "versions.disable": "versions.disable",

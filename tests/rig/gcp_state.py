@@ -155,6 +155,9 @@ class State:
             raise missing(name)
         return versions[int(number) - 1]
 
+    def get_version(self, names, *_):
+        return self.version(names["name"])["shown"]
+
     def access_version(self, names, *_):
         version = self.version(names["name"])
         shown = version["shown"]
@@ -287,6 +290,7 @@ class State:
                 f"{of}.create": self.create_secret,
                 f"{of}.addVersion": self.add_version,
                 f"{of}.versions.list": self.list_versions,
+                f"{of}.versions.get": self.get_version,
                 f"{of}.versions.access": self.access_version,
                 f"{of}.versions.enable": self.change_state("ENABLED"),
                 f"{of}.versions.disable": self.change_state("DISABLED"),

@@ -57,6 +57,13 @@ const GCP_PROJECTS: &str = "https://cloud.google.com/resource-manager/docs/limit
 pub const QUOTAS: &[Quota] = &[
     published(&["secretsmanager:ListSecrets"], 100.0, Per::Region, SECRETS_MANAGER).pages(100),
     published(&["secretsmanager:DescribeSecret"], 40_000.0, Per::Region, SECRETS_MANAGER),
+    planned(&["secretsmanager:GetSecretValue"], 100.0, Per::Region, SECRETS_MANAGER),
+    planned(
+        &["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"],
+        20.0,
+        Per::Region,
+        SECRETS_MANAGER,
+    ),
     published(
         &[
             "secretsmanager:GetResourcePolicy",
@@ -82,6 +89,9 @@ pub const QUOTAS: &[Quota] = &[
             "iam:ListAccessKeys",
             "iam:GetAccessKeyLastUsed",
             "iam:GetServerCertificate",
+            "iam:CreateAccessKey",
+            "iam:UpdateAccessKey",
+            "iam:DeleteAccessKey",
         ],
         10.0,
         Per::Account,
@@ -98,7 +108,22 @@ pub const QUOTAS: &[Quota] = &[
     published(&["kms:GetKeyLastUsage"], 5.0, Per::Region, KMS),
     planned(&["organizations:ListAccounts"], 5.0, Per::Account, ORGANIZATIONS).pages(20),
     planned(&["account:ListRegions"], 1.0, Per::Account, ACCOUNT).pages(50),
-    gcp(&["secretmanager.secrets.list", "secretmanager.versions.list"], 10.0, GCP_SECRETS),
+    gcp(
+        &["secretmanager.secrets.list", "secretmanager.versions.list", "secretmanager.versions.get"],
+        10.0,
+        GCP_SECRETS,
+    ),
+    gcp(&["secretmanager.versions.access"], 1500.0, GCP_SECRETS),
+    gcp(
+        &[
+            "secretmanager.versions.add",
+            "secretmanager.versions.enable",
+            "secretmanager.versions.disable",
+            "secretmanager.versions.destroy",
+        ],
+        10.0,
+        GCP_SECRETS,
+    ),
     gcp(&["iam.serviceAccountKeys.list", "iam.serviceAccounts.list"], 100.0, GCP_IAM),
     Quota { published: false, ..gcp(&["resourcemanager.projects.get"], 10.0, GCP_PROJECTS) },
 ];

@@ -122,6 +122,34 @@ impl Outbound {
         }
     }
 
+    /// Runs `attempt` once, after its turn: what changes something is not repeated here, because whoever asked for it must first
+    /// find out what became of it.
+    ///
+    /// # Errors
+    /// The attempt's; [`ProviderError::Throttled`] when its turn is too far away; [`ProviderError::Stopped`] once the gate has
+    /// refused.
+    pub async fn once<T>(
+        &self,
+        what: &str,
+        attempt: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        let call = self.gate.pacer().map(|pacer| pacer.call(what));
+        let permit = match &call {
+            Some(call) => Some(self.turn(call, what).await?),
+            None => None,
+        };
+        self.pass().await?;
+        let sent = Instant::now();
+        let tried = attempt.await;
+        if let Some(permit) = permit {
+            permit.ended(sent, reply(&tried)).await;
+        }
+        match self.refused.get() {
+            Some(stopped) if tried.is_err() => Err((*stopped).into()),
+            _ => tried,
+        }
+    }
+
     /// Waits for the call's turn in the budget that all workers share.
     async fn turn(&self, call: &Call, what: &str) -> Result<Permit, ProviderError> {
         let began = Instant::now();

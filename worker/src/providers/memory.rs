@@ -5,6 +5,7 @@
 
 mod details;
 mod organization;
+mod rotations;
 
 use async_trait::async_trait;
 use details::Described;
@@ -12,6 +13,7 @@ use keywright_jobs::{
     domain::inventory::{Account, AssetType, Observed, Page, ScopeId, Warning},
     provider::{Connection, Gate, Inventory, ProviderError, Providers, StoredCredential, Target},
 };
+pub use rotations::Stored;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -46,9 +48,19 @@ pub enum Operation {
     Accounts,
     /// As whom it is logged in.
     Identity,
+    /// A call of a rotation about an entry, a user or a credential.
+    Rotation {
+        call: &'static str,
+        subject: String,
+    },
 }
 
 impl Call {
+    /// Whether this is that call of a rotation.
+    pub fn rotates(&self, name: &str) -> bool {
+        matches!(&self.operation, Operation::Rotation { call, .. } if *call == name)
+    }
+
     /// Whether this looks closely at an asset in this region.
     pub fn completes(&self, region: &str) -> bool {
         matches!(&self.operation, Operation::Complete { scope, .. } if scope.region == region)
@@ -66,7 +78,11 @@ enum Answer {
     Error(ProviderError),
     /// Only once this is cancelled.
     After(CancellationToken),
+    /// As ever, but this happens before.
+    Then(Mutex<Option<Happens>>),
 }
+
+type Happens = Box<dyn FnOnce() + Send>;
 
 struct Rule {
     matching: Matching,
@@ -90,6 +106,7 @@ struct State {
     described: Described,
     /// Further accounts, by the account whose organisation they are in.
     members: BTreeMap<String, Vec<Account>>,
+    credentials: rotations::Credentials,
 }
 
 /// The cloud; clones are the same cloud.
@@ -108,6 +125,7 @@ impl Default for MemoryCloud {
             rules: Vec::new(),
             described: Described::default(),
             members: BTreeMap::new(),
+            credentials: rotations::Credentials::default(),
         };
         Self { state: Arc::new(Mutex::new(state)), journal: watch::Sender::new(Vec::new()) }
     }
@@ -212,6 +230,12 @@ impl MemoryCloud {
         Hold(released)
     }
 
+    /// Does this before the first matching call.
+    pub fn before(&self, matching: impl Fn(&Call) -> bool + Send + 'static, happens: impl FnOnce() + Send + 'static) {
+        let answer = Answer::Then(Mutex::new(Some(Box::new(happens))));
+        self.lock().rules.push(Rule { matching: Box::new(matching), answer, times: Some(1) });
+    }
+
     /// Forgets every rule; calls that are being held stay held.
     pub fn heal(&self) {
         self.lock().rules.clear();
@@ -254,6 +278,12 @@ impl MemoryCloud {
                 released.cancelled().await;
                 Ok(())
             }
+            Some(Answer::Then(happens)) => {
+                if let Some(happens) = happens.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    happens();
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -267,6 +297,9 @@ impl MemoryCloud {
         Some(match &rule.answer {
             Answer::Error(error) => Answer::Error(error.clone()),
             Answer::After(released) => Answer::After(released.clone()),
+            Answer::Then(happens) => {
+                Answer::Then(Mutex::new(happens.lock().unwrap_or_else(PoisonError::into_inner).take()))
+            }
         })
     }
 
@@ -310,7 +343,10 @@ impl Providers for MemoryCloud {
         let connection =
             Connection::new(MemoryInventory { cloud: self.clone(), account: account.clone(), gate: gate.clone() });
         let organization = organization::MemoryOrganization::new(self.clone(), account.clone(), gate.clone());
+        let rotations =
+            rotations::MemoryRotations { cloud: self.clone(), account: account.clone(), gate: gate.clone() };
         Ok(connection
+            .with_rotations(rotations)
             .with_details(details::MemoryDetails { cloud: self.clone(), account, gate })
             .with_accounts(organization.clone())
             .with_login(organization))

@@ -6,6 +6,7 @@ pub mod gcp;
 pub mod http;
 pub mod local;
 pub mod memory;
+pub mod rotated;
 
 pub use keywright_jobs::egress;
 

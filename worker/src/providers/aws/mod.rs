@@ -2,6 +2,7 @@
 //!
 //! One file per service. Each wraps the SDK's client in a type whose only methods list or describe, and nothing else in this
 //! folder holds such a client: the inventory could not read a value if it wanted to. `tests::no_call_reads_a_value` watches over it.
+//! What rotates, and must read and write values for it, is in `rotation` and nowhere else.
 
 mod account;
 mod acm;
@@ -12,6 +13,7 @@ mod iam;
 mod kms;
 mod organizations;
 mod policy;
+mod rotation;
 mod secretsmanager;
 mod ssm;
 mod sts;
@@ -113,6 +115,7 @@ impl Aws {
         let key = own.as_ref().or(self.stand_in.as_ref());
         let config = login.config(self.pools.clone(), outbound.clone(), self.timeouts, key).await;
         let account = Arc::new(Account {
+            id: target.external_id.clone(),
             outbound,
             identities: Identities::new(&config),
             config,
@@ -126,6 +129,7 @@ impl Aws {
         Ok(Connection::new(Opened(Arc::clone(&account)))
             .with_details(Opened(Arc::clone(&account)))
             .with_accounts(Opened(Arc::clone(&account)))
+            .with_rotations(rotation::Rotating(Arc::clone(&account)))
             .with_login(Opened(account)))
     }
 }
@@ -146,6 +150,7 @@ impl Aws {
 
 /// One opened account.
 struct Account {
+    id: String,
     outbound: Arc<Outbound>,
     config: SdkConfig,
     /// As the subscription says; empty means every enabled one.

@@ -1,8 +1,8 @@
 //! Google Cloud: Secret Manager secrets and keys of service accounts, metadata only.
 //!
 //! One file per service. None holds an HTTP client: they ask the questions of `rest.rs`, each of which lists. The inventory could
-//! not read a value if it wanted to. `tests::no_call_reads_a_value` watches over it. Why no client library:
-//! `docs/adr/0006-google-cloud-over-rest.md`.
+//! not read a value if it wanted to. `tests::no_call_reads_a_value` watches over it. What rotates, and must read and write values for
+//! it, is in `rotation` and nowhere else. Why no client library: `docs/adr/0006-google-cloud-over-rest.md`.
 
 mod auth;
 mod error;
@@ -10,6 +10,7 @@ mod facts;
 mod iam;
 mod projects;
 mod rest;
+mod rotation;
 mod secretmanager;
 #[cfg(test)]
 mod tests;
@@ -111,8 +112,10 @@ impl Gcp {
             impersonated: Default::default(),
             base: endpoint.or_else(|| self.endpoint.clone()),
         });
+        let rotating = rotation::Rotating { rest: Arc::clone(&rest), project: project.clone() };
         let opened = Project { rest: Arc::clone(&rest), project, regions };
         Ok(Connection::new(opened)
+            .with_rotations(rotating)
             .with_details(Versions(Arc::clone(&rest)))
             .with_accounts(Projects(Arc::clone(&rest)))
             .with_login(LoggedIn { rest, principal }))

@@ -1,7 +1,7 @@
 //! The way to Google's services: which questions there are, and how one is asked.
 //!
 //! A [`Question`] lists; there is none whose answer holds the value of a secret or a private key, and nothing else in this
-//! folder holds an HTTP client but the exchange of one access token for another's.
+//! folder holds an HTTP client but the exchange of one access token for another's, and what rotates.
 
 use super::{
     auth::{SCOPE, Source, bearer},
@@ -244,14 +244,14 @@ impl Rest {
         self.headers().await.map(drop)
     }
 
-    fn address(&self, host: &str, path: &str, call: &Call<'_>) -> Result<Url, ProviderError> {
+    pub fn address(&self, host: &str, path: &str, call: &Call<'_>) -> Result<Url, ProviderError> {
         let base = self.base.as_ref().map_or_else(|| format!("https://{host}"), ToString::to_string);
         let address = format!("{}/{path}", base.trim_end_matches('/'));
         Url::parse(&address).map_err(|_| call.unexpected_reply("the address of the service cannot be built"))
     }
 
     /// What says whom a request comes from.
-    async fn headers(&self) -> Result<HeaderMap, ProviderError> {
+    pub async fn headers(&self) -> Result<HeaderMap, ProviderError> {
         let own = self.outbound.call("google-cloud access token", || self.source.headers()).await?;
         let Some(account) = &self.impersonate else { return Ok(own) };
         let mut given = self.impersonated.lock().await;
@@ -290,7 +290,7 @@ impl Rest {
 }
 
 /// Reads a success to its end.
-async fn body(mut response: Response, call: &Call<'_>) -> Result<Vec<u8>, ProviderError> {
+pub(super) async fn body(mut response: Response, call: &Call<'_>) -> Result<Vec<u8>, ProviderError> {
     let (status, headers) = (response.status(), response.headers().clone());
     let mut read = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| call.unsent(&error))? {

@@ -413,7 +413,8 @@ fn no_call_reads_a_value() {
     let sources: Vec<(String, String)> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/gcp"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().is_some_and(|name| name != "tests.rs"))
+        // not what rotates, in a folder of its own
+        .filter(|path| path.is_file() && path.file_name().is_some_and(|name| name != "tests.rs"))
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap()))
         .collect();
     let sent: Vec<&str> = sources

@@ -3,11 +3,11 @@
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// What is written in this folder and those in it, tests aside.
+/// What is written in this folder and those in it, tests and what rotates aside.
 fn sources() -> Vec<String> {
     fn read(folder: &Path, sources: &mut Vec<String>) {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.file_stem().is_some_and(|name| name == "tests") {
+            if entry.file_stem().is_some_and(|name| name == "tests" || name == "rotation") {
                 continue;
             }
             if entry.is_dir() {
