@@ -31,6 +31,7 @@ use crate::{
         licence::LicenceApi,
         metrics::MetricsApi,
         queues::QueuesApi,
+        rotation::{PoliciesApi, RotationsApi},
         schedules::SchedulesApi,
         settings::SettingsApi,
         sso::SsoApi,
@@ -139,7 +140,6 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
         }
         None => Arc::new(IdentityGate(Arc::clone(&identity))),
     };
-    let evidence_waiters = waiters.clone();
     let settings = Live::new(database.clone());
     licence.watch(draining.clone());
     let sso = match edge.sso {
@@ -177,17 +177,21 @@ pub fn build(parts: Parts) -> anyhow::Result<BoxEndpoint<'static, Response>> {
             DuplicatesApi { database: database.clone(), clock, settings: settings.clone() },
         ),
         JobsApi { database: database.clone(), waiters: waiters.clone() },
-        JobControlApi { database: database.clone(), waiters },
+        JobControlApi { database: database.clone(), waiters: waiters.clone() },
         JobEventsApi { database: database.clone(), feed, vigil, pace, draining: draining.clone() },
         SchedulesApi { database: database.clone() },
         (
             ApprovalsApi { database: database.clone(), settings: settings.clone() },
-            AuditApi { database: database.clone(), sealing: sealing.clone(), waiters: evidence_waiters.clone() },
+            AuditApi { database: database.clone(), sealing: sealing.clone(), waiters: waiters.clone() },
+            (
+                PoliciesApi { database: database.clone() },
+                RotationsApi { database: database.clone(), waiters: waiters.clone(), licence: Arc::clone(&licence) },
+            ),
         ),
         SettingsApi { database: database.clone(), settings },
         (
             LicenceApi { licence: Arc::clone(&licence) },
-            EvidenceApi { database: database.clone(), waiters: evidence_waiters, setup: evidence },
+            EvidenceApi { database: database.clone(), waiters, setup: evidence },
         ),
         QueuesApi { database, worker_silence },
     );

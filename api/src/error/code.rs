@@ -53,6 +53,14 @@ pub enum Code {
     LastAdmin,
     /// There are as many schedules as the settings allow.
     TooManySchedules,
+    /// Nothing of this kind is rotated so.
+    RotationUnsupported,
+    /// An approval is given to a plan, and there is none.
+    PlanRequired,
+    /// The policy was switched off.
+    PolicyDisabled,
+    /// What is asked of a rotation does not fit where it stands.
+    RotationState,
     /// A way back from the provider of single sign-on that this browser did not just begin.
     SsoStateInvalid,
     /// The provider's answer proves nothing.
@@ -116,6 +124,10 @@ impl Code {
         Self::ModeUnavailable,
         Self::LastAdmin,
         Self::TooManySchedules,
+        Self::RotationUnsupported,
+        Self::PlanRequired,
+        Self::PolicyDisabled,
+        Self::RotationState,
         Self::SsoStateInvalid,
         Self::SsoFailed,
         Self::SsoDenied,
@@ -159,7 +171,7 @@ impl Code {
             Self::JobDone => ("job_done", 409, "The job is done"),
             Self::PastPointOfNoReturn => ("past_point_of_no_return", 409, "It is too late to cancel"),
             Self::NothingToRetry => ("nothing_to_retry", 409, "There is nothing to retry"),
-            Self::PlanStale => ("plan_stale", 409, "The plan is stale"),
+            Self::PlanStale => ("plan_stale", 412, "The plan is stale"),
             Self::SelfApproval => ("self_approval", 403, "Nobody approves their own request"),
             Self::DatabaseUnavailable => ("database_unavailable", 503, "The database cannot be reached"),
             Self::Draining => ("draining", 503, "The server is shutting down"),
@@ -180,6 +192,10 @@ impl Code {
                 ("evidence_store_unavailable", 503, "The evidence store cannot be used now")
             }
             Self::RangeNotSatisfiable => ("range_not_satisfiable", 416, "The range is outside of the file"),
+            Self::RotationUnsupported => ("rotation_unsupported", 409, "This kind is not rotated so"),
+            Self::PlanRequired => ("plan_required", 409, "Plan first"),
+            Self::PolicyDisabled => ("policy_disabled", 409, "The policy is disabled"),
+            Self::RotationState => ("rotation_state", 409, "The rotation is not where that can be asked"),
             Self::TooManySchedules => ("too_many_schedules", 409, "There are as many schedules as allowed"),
         }
     }

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod permission;
 pub mod queues;
 pub mod role;
+pub mod rotation;
 pub mod schedules;
 pub mod settings;
 pub mod sso;
@@ -51,7 +52,7 @@ pub type Api = (
     jobs::control::JobControlApi,
     jobs::events::JobEventsApi,
     schedules::SchedulesApi,
-    (approvals::ApprovalsApi, audit::AuditApi),
+    (approvals::ApprovalsApi, audit::AuditApi, rotation::Api),
     settings::SettingsApi,
     (licence::LicenceApi, evidence::EvidenceApi),
     queues::QueuesApi,
@@ -74,6 +75,8 @@ pub enum Tag {
     Jobs,
     /// Work that is begun by the clock.
     Schedules,
+    /// New credentials in, old ones out.
+    Rotation,
     /// What somebody else must approve.
     Approvals,
     /// What happened, and the proof of it.

@@ -66,6 +66,12 @@ permissions! {
     EvidenceBuild = "evidence:build": [Auditor, Admin];
     /// Manage users, and everybody's sessions and tokens.
     UsersManage = "users:manage": [Admin];
+    /// Read rotation policies, plans and rotations.
+    RotationRead = "rotation:read": [Viewer, Auditor, Operator, Admin];
+    /// Plan and begin rotations, roll them back, decide what becomes of those that stand still.
+    RotationRun = "rotation:run": [Operator, Admin];
+    /// Add, change and remove rotation policies.
+    RotationPoliciesWrite = "rotation_policies:write": [Operator, Admin];
     /// Read what waits for approval, and what became of it.
     ApprovalsRead = "approvals:read": [Viewer, Auditor, Operator, Admin];
     /// Approve and deny what somebody else asked for.

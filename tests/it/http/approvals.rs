@@ -120,7 +120,7 @@ async fn what_was_planned_for_another_version_is_stale(database: TestDatabase) {
     let second = asked(&api, json!({"thresholds": {"warningDays": 60}})).await;
     assert_ne!(first["planHash"], second["planHash"]);
     decide(&bob, &second.id(), "approve").await.ok(200);
-    decide(&bob, &first.id(), "approve").await.refused(409, "plan_stale");
+    decide(&bob, &first.id(), "approve").await.refused(412, "plan_stale");
     assert_eq!(api.viewer().get(SETTINGS).await.ok(200)["thresholds"]["warningDays"], 60);
     decide(&bob, &first.id(), "deny").await.ok(200);
 }

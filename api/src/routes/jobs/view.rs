@@ -13,6 +13,7 @@ use keywright_jobs::{
         audit::VerifyLog,
         discovery::scan::Scan,
         evidence::BuildPackage,
+        rotation::{apply::Apply, plan::Plan},
         subscription::{accounts::AccountsListing, test::Test},
     },
     queue::{outcome::sum_counts, overview},
@@ -295,6 +296,12 @@ fn result(job: &job::Model) -> Option<JobResult> {
         AccountsListing::KIND => ("accounts".to_owned(), about()?),
         BuildPackage::KIND => ("evidence".to_owned(), format!("/api/evidence/{}", job.id)),
         VerifyLog::KIND => ("auditVerification".to_owned(), format!("/api/audit/verifications/{}", job.id)),
+        Plan::KIND => ("rotationPlan".to_owned(), format!("/api/rotation/plans/{}", job.id)),
+        Apply::KIND => {
+            let resumed = job.payload.get("rotation").and_then(Json::as_str);
+            let id = resumed.map_or_else(|| job.id.to_string(), str::to_owned);
+            ("rotation".to_owned(), format!("/api/rotation/rotations/{id}"))
+        }
         _ => (job.result_type.clone()?, job.result_href.clone()?),
     };
     Some(JobResult { kind, href, test: None, accounts: None })
