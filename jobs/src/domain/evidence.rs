@@ -96,7 +96,7 @@ pub fn sections(include: &Include, restricted: bool) -> Vec<(&'static str, Stand
         ("violations", absent(include.violations)),
         ("cis", absent(include.cis)),
         ("exceptions", absent(include.exceptions)),
-        ("rotation", absent(include.rotation)),
+        ("rotation", here(include.rotation)),
         ("sync", absent(include.sync)),
     ]
 }

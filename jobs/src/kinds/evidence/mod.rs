@@ -12,6 +12,7 @@ mod query;
 mod readme;
 mod report;
 pub mod request;
+mod rotations;
 mod source;
 
 use crate::{

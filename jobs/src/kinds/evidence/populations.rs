@@ -193,6 +193,7 @@ pub const POPULATIONS: &[Population] = &[
         rows: Rows::Frozen("users"),
         recount: None,
     },
+    super::rotations::ROTATIONS,
 ];
 
 const ASSETS: Query = Query {
