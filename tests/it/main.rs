@@ -28,6 +28,7 @@ mod pacing;
 mod pooler;
 mod queue;
 mod retention;
+mod rotation;
 mod runner;
 mod schedules;
 mod sealing;

@@ -58,8 +58,7 @@ impl TestApp {
 
     /// What packages are built with here: a local store, and reports that are laid out as plain words.
     pub fn workshop(&self) -> Workshop {
-        let store = Store::new(Place::Local, self.data.path(), None);
-        Workshop::new(store, self.data.path(), Some(Arc::new(PlainLayout)))
+        workshop(self.data.path())
     }
 
     /// Where the app's packages lie.
@@ -115,6 +114,12 @@ impl TestApp {
         assert!(ended.state.is_done(), "the job has not ended: {ended:?}");
         ended
     }
+}
+
+/// A local store in this folder, and reports that are laid out as plain words.
+pub fn workshop(data: &Path) -> Workshop {
+    let store = Store::new(Place::Local, data, None);
+    Workshop::new(store, data, Some(Arc::new(PlainLayout)))
 }
 
 /// Lays out nothing, fast: names the package and what is attached.

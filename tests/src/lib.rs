@@ -21,6 +21,7 @@ pub mod oidc;
 pub mod people;
 pub mod process;
 pub mod rig;
+pub mod rotating;
 pub mod scrape;
 pub mod spoiled_wire;
 pub mod stub;

@@ -157,6 +157,16 @@ impl Rig {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Makes what is rotated.
+    pub async fn seed_rotation(&self, url: &str) -> Result<Value> {
+        self.run("aws_rotation.py", &[url, "seed"]).await
+    }
+
+    /// How a secret that is rotated stands.
+    pub async fn rotation_state(&self, url: &str, secret_arn: &str) -> Result<Value> {
+        self.run("aws_rotation.py", &[url, "state", secret_arn]).await
+    }
+
     fn script(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.venv.join("bin/python"));
         command.arg(Path::new(SCRIPTS).join(name)).args(arguments);

@@ -8,6 +8,7 @@ use keywright_tests::{
     database::TestDatabase,
     http::{ADMIN_PASSWORD, Answer, Api, Client, Identified, SCAN},
     on_both_databases,
+    rotating::put_asset,
 };
 use reqwest::Method;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, sea_query::Expr};
@@ -54,7 +55,12 @@ pub(super) async fn events(database: &Database, event_type: &str) -> u64 {
 const WITHOUT_BODY: &[&str] = &["listAccounts", "startAuditVerification"];
 
 /// How to ask each operation that creates for the same thing, and for another.
-fn samples(subscribed: &str, ended: &str) -> BTreeMap<&'static str, (String, [Value; 2])> {
+fn samples(
+    subscribed: &str,
+    ended: &str,
+    [one, two]: &[String; 2],
+    policy: &str,
+) -> BTreeMap<&'static str, (String, [Value; 2])> {
     let user = |name| json!({"name": name, "role": "viewer", "password": "a long enough one for this"});
     let schedule = |name| json!({"name": name, "cron": "30 2 * * *", "kind": "discovery.scan"});
     [
@@ -69,6 +75,12 @@ fn samples(subscribed: &str, ended: &str) -> BTreeMap<&'static str, (String, [Va
         ("createSubscription", (SUBSCRIPTIONS.to_owned(), [subscription("two"), subscription("three")])),
         ("createUser", ("/api/users".to_owned(), ["ada", "bob"].map(user))),
         ("createToken", ("/api/tokens".to_owned(), ["a", "b"].map(|name| json!({"name": name, "role": "viewer"})))),
+        ("createRotationPolicy", ("/api/rotation/policies".to_owned(), ["a", "b"].map(|name| json!({"name": name})))),
+        ("planRotation", ("/api/rotation/plan".to_owned(), [one, two].map(|asset| json!({"asset": asset})))),
+        (
+            "rotate",
+            ("/api/rotation/rotate".to_owned(), [one, two].map(|asset| json!({"asset": asset, "policy": policy}))),
+        ),
         ("startScan", (SCAN.to_owned(), [json!({"onConflict": "queue"}), json!({"mode": "force"})])),
     ]
     .into()
@@ -98,7 +110,12 @@ async fn every_operation_that_creates_replays(database: TestDatabase) {
     }
     let ended = api.operator().post(SCAN, json!({})).await.under_way().id();
     api.operator().post(&format!("/api/jobs/{ended}/cancel"), Value::Null).await.ok(202);
-    let samples = samples(&subscribed, &ended);
+    let mut assets = Vec::new();
+    for name in ["one", "two"] {
+        assets.push(put_asset(api.app.database(), subscribed.parse().unwrap(), name).await.to_string());
+    }
+    let policy = api.admin().post("/api/rotation/policies", json!({"name": "texts"})).await.ok(201).id();
+    let samples = samples(&subscribed, &ended, &assets.try_into().unwrap(), &policy);
     let tried: BTreeSet<String> = samples.keys().map(|id| (*id).to_owned()).collect();
     assert_eq!(tried, creating, "each operation that creates has its samples");
     for (id, (path, [body, another])) in samples {

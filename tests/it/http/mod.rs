@@ -32,6 +32,7 @@ mod related;
 mod restricted;
 mod restricted_streams;
 mod roles;
+mod rotation;
 mod scans;
 mod schedules;
 mod settings;

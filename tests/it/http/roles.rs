@@ -20,6 +20,9 @@ const AUDITORS: &[&str] = &["auditor", "admin"];
 const ADMINS: &[&str] = &["admin"];
 /// An id of nothing.
 const NOBODYS: &str = "0198f3c2-5d1c-7a3b-9c57-2f1d6b0e4a99";
+const POLICIES: &str = "/api/rotation/policies";
+const POLICY: &str = "/api/rotation/policies/{id}";
+const MAY_WRITE_POLICIES: &str = "rotation_policies:write";
 
 /// An operation: its id, how to ask for it, the roles that may, and what the others lack. `{id}` is a random id.
 struct Row(&'static str, Method, &'static str, Option<Value>, &'static [&'static str], &'static str);
@@ -28,6 +31,7 @@ fn table() -> Vec<Row> {
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
     let subscription = json!({"provider": "aws", "externalId": "one", "name": "one"});
     let schedule = json!({"name": "one", "cron": "0 0 * * *", "kind": "discovery.scan"});
+    let asset = json!({"asset": NOBODYS});
     vec![
         Row("getMe", get.clone(), "/api/auth/me", None, EVERYBODY, "account:self"),
         Row("changePassword", post.clone(), "/api/auth/password", Some(json!({})), EVERYBODY, "account:self"),
@@ -116,7 +120,33 @@ fn table() -> Vec<Row> {
         Row("getSchedule", get.clone(), "/api/schedules/{id}", None, EVERYBODY, "schedules:read"),
         Row("createSchedule", post.clone(), "/api/schedules", Some(schedule), OPERATORS, "schedules:write"),
         Row("updateSchedule", patch.clone(), "/api/schedules/{id}", Some(json!({})), OPERATORS, "schedules:write"),
-        Row("deleteSchedule", delete, "/api/schedules/{id}", None, OPERATORS, "schedules:write"),
+        Row("deleteSchedule", delete.clone(), "/api/schedules/{id}", None, OPERATORS, "schedules:write"),
+        Row("listRotationPolicies", get.clone(), POLICIES, None, EVERYBODY, "rotation:read"),
+        Row("getRotationPolicy", get.clone(), POLICY, None, EVERYBODY, "rotation:read"),
+        Row(
+            "createRotationPolicy",
+            post.clone(),
+            POLICIES,
+            Some(json!({"name": "one"})),
+            OPERATORS,
+            MAY_WRITE_POLICIES,
+        ),
+        Row("updateRotationPolicy", patch.clone(), POLICY, Some(json!({})), OPERATORS, MAY_WRITE_POLICIES),
+        Row("deleteRotationPolicy", delete.clone(), POLICY, None, OPERATORS, MAY_WRITE_POLICIES),
+        Row("planRotation", post.clone(), "/api/rotation/plan", Some(asset.clone()), OPERATORS, "rotation:run"),
+        Row("getRotationPlan", get.clone(), "/api/rotation/plans/{id}", None, EVERYBODY, "rotation:read"),
+        Row("rotate", post.clone(), "/api/rotation/rotate", Some(asset), OPERATORS, "rotation:run"),
+        Row("listRotations", get.clone(), "/api/rotation/rotations", None, EVERYBODY, "rotation:read"),
+        Row("getRotation", get.clone(), "/api/rotation/rotations/{id}", None, EVERYBODY, "rotation:read"),
+        Row("rollBackRotation", post.clone(), "/api/rotation/rotations/{id}/rollback", None, OPERATORS, "rotation:run"),
+        Row(
+            "resolveRotation",
+            post.clone(),
+            "/api/rotation/rotations/{id}/resolve",
+            Some(json!({"action": "abandon", "reason": "none"})),
+            OPERATORS,
+            "rotation:run",
+        ),
         Row("getSettings", get.clone(), "/api/settings", None, EVERYBODY, "system:read"),
         Row("updateSettings", patch.clone(), "/api/settings", Some(json!({})), ADMINS, "settings:write"),
         Row("getLicense", get.clone(), "/api/system/license", None, EVERYBODY, "system:read"),
