@@ -122,8 +122,7 @@ impl Outbound {
         }
     }
 
-    /// Runs `attempt` once, after its turn: what changes something is not repeated here, because whoever asked for it must first
-    /// find out what became of it.
+    /// Runs `attempt` once, after its turn: who asked for a change must find out what became of it before it is sent again.
     ///
     /// # Errors
     /// The attempt's; [`ProviderError::Throttled`] when its turn is too far away; [`ProviderError::Stopped`] once the gate has

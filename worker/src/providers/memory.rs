@@ -230,12 +230,6 @@ impl MemoryCloud {
         Hold(released)
     }
 
-    /// Does this before the first matching call.
-    pub fn before(&self, matching: impl Fn(&Call) -> bool + Send + 'static, happens: impl FnOnce() + Send + 'static) {
-        let answer = Answer::Then(Mutex::new(Some(Box::new(happens))));
-        self.lock().rules.push(Rule { matching: Box::new(matching), answer, times: Some(1) });
-    }
-
     /// Forgets every rule; calls that are being held stay held.
     pub fn heal(&self) {
         self.lock().rules.clear();

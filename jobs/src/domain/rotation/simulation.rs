@@ -1,5 +1,7 @@
 //! The machine against a model of a provider and a store, with workers that die, replies that are lost, calls that arrive late,
 //! credentials that work only after a while, and people who interfere: whatever happens, the credential in use works.
+//!
+//! Long because the world, what must hold in it and what befalls it are read together.
 
 use super::*;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};

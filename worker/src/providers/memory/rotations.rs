@@ -7,7 +7,7 @@
 mod entry;
 mod issuers;
 
-use super::{MemoryCloud, Operation};
+use super::{Answer, Call, MemoryCloud, Operation, Rule};
 use crate::providers::rotated;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -23,6 +23,7 @@ use keywright_jobs::{
 use secrecy::ExposeSecret;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -147,6 +148,12 @@ impl MemoryCloud {
     /// New keys work only after so long.
     pub fn propagation(&self, delay: Duration) {
         self.lock().credentials.propagation = delay;
+    }
+
+    /// Does this before the first matching call.
+    pub fn before(&self, matching: impl Fn(&Call) -> bool + Send + 'static, happens: impl FnOnce() + Send + 'static) {
+        let answer = Answer::Then(Mutex::new(Some(Box::new(happens))));
+        self.lock().rules.push(Rule { matching: Box::new(matching), answer, times: Some(1) });
     }
 
     /// How many points at which a call can be cut were passed.
