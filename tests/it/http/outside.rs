@@ -3,11 +3,12 @@
 
 use super::restricted::{Two, ada, rows, two};
 use keywright_entities::{
-    types::{ActorType, ScanMode},
+    types::{ActorType, Role, ScanMode},
     user_account,
 };
 use keywright_jobs::{
     approvals::{self, Ask},
+    domain::permissions::Permission,
     queue::Requester,
 };
 use keywright_tests::{
@@ -15,6 +16,7 @@ use keywright_tests::{
     database::TestDatabase,
     http::{ASSETS, Api, Client, Identified, SCAN, column},
     on_both_databases,
+    rotating::{ENTRY, put_asset},
 };
 use keywright_worker::providers::memory::{secret, secrets_in};
 use reqwest::Method;
@@ -56,6 +58,16 @@ async fn things(api: &Api) -> Things {
     let part = rows(&api.admin(), &format!("/api/jobs?parentId={other}")).await[0].id();
     let test = api.operator().post(&format!("/api/subscriptions/{outside}/test"), Value::Null).await.under_way().id();
     api.ended(&test).await;
+    let verification = api.session().post("/api/audit/verify", Value::Null).await.under_way().id();
+    let package = api.session().post("/api/evidence", json!({})).await.under_way().id();
+    let secret = put_asset(api.app.database(), outside.parse().unwrap(), ENTRY).await;
+    api.app.cloud.put_entry(ENTRY, "before", false);
+    let plan = api.operator().post("/api/rotation/plan", json!({"asset": secret})).await.under_way().id();
+    for job in [&verification, &package, &plan] {
+        assert_eq!(api.ended(job).await["state"], "succeeded");
+    }
+    let hash = api.operator().get(&format!("/api/rotation/plans/{plan}")).await.ok(200)["planHash"].clone();
+    let rotation = api.operator().post("/api/rotation/rotate", json!({"planHash": hash})).await.under_way().id();
     worker.stop().await;
     let asset = rows(&api.admin(), &format!("{ASSETS}?subscription={outside}")).await[0].id();
     let schedule =
@@ -72,14 +84,21 @@ async fn things(api: &Api) -> Things {
             ("/api/assets/discovery/assets/", vec![asset]),
             ("/api/assets/discovery/scan/", scans.clone()),
             ("/api/assets/discovery/scans/", scans),
+            ("/api/audit/verifications/", vec![verification]),
             ("/api/auth/sessions/", vec![session]),
+            ("/api/evidence/", vec![package]),
             ("/api/jobs/", vec![both, other.clone(), part, test]),
+            ("/api/rotation/plans/", vec![plan]),
+            // of no subscription
+            ("/api/rotation/policies/", vec![]),
+            ("/api/rotation/rotations/", vec![rotation]),
             ("/api/schedules/", vec![schedule]),
             ("/api/subscriptions/", vec![outside.clone()]),
             ("/api/tokens/", vec![token]),
             ("/api/users/", vec![user.clone()]),
         ],
         by_parameter: vec![
+            ("asset", secret.to_string()),
             ("job", other.clone()),
             ("parentId", other.clone()),
             ("seenBy", other),
@@ -202,14 +221,15 @@ async fn a_path_with_an_id_outside_is_one_of_nothing(database: TestDatabase) {
         let (_, there) = there.unwrap_or_else(|| panic!("name here something outside for {pattern}"));
         let body = match operation["operationId"].as_str().unwrap() {
             "retryJob" => Some(json!({"scope": "all"})),
+            "resolveRotation" => Some(json!({"action": "abandon", "reason": "none"})),
             _ => operation.get("requestBody").map(|_| json!({})),
         };
         for query in ["", &more(&operation, &now)] {
             let path = |id: &str| format!("{}?{query}", pattern.replace("{id}", id));
             let nothing = seen(&api, &ada, &method, &path(NEVER), body.as_ref(), NEVER).await;
-            let of_admins = operation["x-required-permission"] == "users:manage"
-                || operation["x-required-permission"] == "subscriptions:write";
-            assert_eq!(nothing.status, if of_admins { 403 } else { 404 }, "{method} {pattern}: {nothing:?}");
+            let needed = operation["x-required-permission"].as_str().and_then(Permission::parse).unwrap();
+            let may = needed.is_of(Role::Operator);
+            assert_eq!(nothing.status, if may { 404 } else { 403 }, "{method} {pattern}: {nothing:?}");
             for id in there {
                 let outside = seen(&api, &ada, &method, &path(id), body.as_ref(), id).await;
                 assert_eq!(outside, nothing, "{method} {pattern}");
