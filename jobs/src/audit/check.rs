@@ -128,10 +128,10 @@ pub async fn check(
     gate: Option<&Gate>,
     mut seen: impl FnMut(u64, u64),
 ) -> Result<Checked, CheckError> {
-    let (keys, state) = (keys::history(db).await?.verifiers(), audit_log::get(db).await?);
+    let state = audit_log::get(db).await?;
     let size = u64::try_from(state.size).map_err(|_| LogError::Hashes)?;
     let mut run = Run {
-        keys,
+        keys: Vec::new(),
         origin: state.origin,
         log: LogCheck::begin(Frontier::default()),
         ahead: Vec::new(),
@@ -177,6 +177,8 @@ impl Run {
         loop {
             let from = self.log.next();
             let mut checkpoints = audit_checkpoint::run(db, after, number(size), PAGE).await?;
+            // after them: whoever signs one makes its key before
+            self.keys = keys::history(db).await?.verifiers();
             checkpoints.reverse();
             let last_page = (checkpoints.len() as u64) < PAGE;
             after = checkpoints.first().map_or(after, |last| last.size);
