@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// A secret between two provider calls. Has neither `Debug` nor `Serialize`, and is wiped when it is dropped.
 #[derive(Clone)]
@@ -16,7 +17,8 @@ pub struct SecretValue(SecretSlice<u8>);
 
 impl SecretValue {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        // one with room to spare would be moved into a smaller place, and the one before not wiped
+        Self(Zeroizing::new(bytes).to_vec().into())
     }
 
     /// Whether both are the same, in constant time.

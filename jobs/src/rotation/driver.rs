@@ -14,7 +14,7 @@ use crate::{
     job::{Done, JobError},
     kinds::discovery::{connect, noted},
     provider::{
-        Stopped,
+        ProviderError, Stopped,
         rotation::{Parts, Rotations, SecretValue, UNSUPPORTED},
     },
     setup::sealing::{SealError, places},
@@ -49,17 +49,22 @@ pub async fn drive(context: &Context, id: Uuid) -> Result<Done, JobError> {
         subscription.ok_or_else(|| JobError::fail("subscription_deleted", "the subscription was deleted meanwhile"))?;
     let connection = noted(context, subscription.id, connect(context, &subscription).await).await??;
     let rotations = connection.rotations.as_deref().ok_or_else(|| unsupported(subscription.provider.as_str()))?;
+    let mut parts = open(rotations, &opened).await?;
     loop {
         let opened = load(context, id).await?;
-        let target = &opened.target;
-        let parts = rotations.open(&target.entry, &target.terms.method, target.owner.as_deref()).await?;
-        let driver = Driver { context, parts: &parts, opened };
-        if driver.opened.row.identity.is_none() && !driver.opened.record.state.is_over() {
-            driver.plan(rotations).await?;
-        } else if let Some(done) = driver.step().await? {
+        if opened.row.identity.is_none() && !opened.record.state.is_over() {
+            Driver { context, parts: &parts, opened }.plan(rotations).await?;
+            // now it is known whose credential it is
+            parts = open(rotations, &load(context, id).await?).await?;
+        } else if let Some(done) = (Driver { context, parts: &parts, opened }).step().await? {
             return Ok(done);
         }
     }
+}
+
+async fn open(rotations: &dyn Rotations, opened: &Opened) -> Result<Parts, ProviderError> {
+    let target = &opened.target;
+    rotations.open(&target.entry, &target.terms.method, target.owner.as_deref()).await
 }
 
 fn unsupported(provider: &str) -> JobError {

@@ -27,7 +27,11 @@ use build::Told;
 use files::{Room, Written};
 use keywright_entities::{clock, evidence_package, job, types::WaitingFor};
 use keywright_stores::objects::{Content, StoreError};
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, IntoActiveModel};
+use sea_orm::{
+    ActiveModelTrait,
+    ActiveValue::{Set, Unchanged},
+    ConnectionTrait,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use source::Source;
@@ -192,17 +196,8 @@ async fn publish(
         return Ok(());
     }
     let now = clock::micros(clock::now(db).await?);
-    let mut row = row.into_active_model();
-    row.object_key = whole.object_key;
-    row.size = whole.size;
-    row.sha256 = whole.sha256;
-    row.report_key = whole.report_key;
-    row.report_size = whole.report_size;
-    row.report_sha256 = whole.report_sha256;
-    row.signing_key = whole.signing_key;
-    row.contents = whole.contents;
-    row.built_at = Set(Some(now));
-    row.update(db).await.map(|_| ())
+    let whole = evidence_package::ActiveModel { id: Unchanged(row.id), built_at: Set(Some(now)), ..whole };
+    whole.update(db).await.map(|_| ())
 }
 
 /// Lays the report out on this thread, which is the job's own.
