@@ -76,6 +76,14 @@ async fn history_is_whole(trial: &Rotating, steps: &[rotation_step::Model], said
     assert!(steps.windows(2).all(|pair| pair[0].after == pair[1].before), "{said}");
     let epochs: Vec<i64> = steps.iter().map(|step| step.epoch).collect();
     assert!(epochs.is_sorted(), "{said}: {epochs:?}");
+    // that a change is about to be asked for is there before it is
+    let changes = |step: &rotation_step::Model| {
+        ["mint", "stage", "promote", "disable previous", "delete previous"].contains(&step.what.as_str())
+    };
+    let unannounced = steps.windows(2).find(|pair| {
+        changes(&pair[1]) && (pair[0].what != "begin" || pair[0].details["call"] != pair[1].details["call"])
+    });
+    assert!(unannounced.is_none(), "{said}: {unannounced:?}");
     let moves = steps.iter().filter(|step| step.before != step.after).count();
     let told = audit_outbox::Entity::find()
         .filter(audit_outbox::Column::EventType.eq("rotation.step"))
